@@ -111,8 +111,8 @@ class TaskCancelled(TaskError):  # noqa: N818  # a name of the contract
       begun: Whether it had begun to run, and so may have done a part of its work.
     """
 
-    def __init__(self, reason: str, *, begun: bool) -> None:
-        super().__init__(reason)
+    def __init__(self, reason: str, begun: bool = False) -> None:  # noqa: FBT001, FBT002  # pickles
+        super().__init__(reason, begun)
         self.reason = reason
         self.begun = begun
 

@@ -1,0 +1,416 @@
+"""Which job goes to which worker, and what must die: the decisions, without any I/O.
+
+One queue feeds all workers, so a short task never waits behind a long one while a worker is idle.
+Every method is synchronous and leaves the state whole; time comes from a clock that is passed in.
+Rules:
+
+1. A job is in exactly one place: queued, handed to one worker, or ended.
+2. A worker that waits for nothing is handed a job at once. Only when there is a backlog is more
+   handed ahead: about `WINDOW` seconds of work by recent run times, one job where they are long or
+   unknown. A worker must not pay a round trip between two tasks, and short tasks must share one.
+3. What is handed ahead and not begun can be taken back at any moment (`Engine.revoke`), and is,
+   when its worker turns out slow and another is idle, or when the worker must be killed.
+4. A job that has begun ends by its worker's report or its worker's death, and by nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from trioserver._tasks._recorder import MAX_HANDED
+from trioserver._tasks._wire import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from trioserver._tasks._engine import Engine
+    from trioserver._tasks._job import Job
+    from trioserver._tasks._wire import Report
+
+WINDOW: Final = 0.002
+"""Seconds of work that are handed ahead of a worker's running task."""
+MAX_AHEAD: Final = 128
+"""Jobs that are handed ahead at the most; a worker's flight recorder tells `MAX_HANDED` apart."""
+WAKE_WORTH: Final = 0.0001
+"""Seconds of queued work that are worth waking a second worker for: about a round trip.
+
+Waking one for 20 µs of work makes everything slower.
+"""
+LONG: Final = 0.001
+"""Run times from here on are long: a round trip is small beside them."""
+
+
+class _Worker:
+    """A worker as the dispatcher sees it."""
+
+    __slots__ = ("handed", "heard_at", "id", "next_seq", "ready", "reported", "settled")
+
+    def __init__(self, worker_id: int) -> None:
+        self.id = worker_id
+        self.ready = False
+        # In the order in which they run; the first one runs, or will in a moment.
+        self.handed: dict[int, Job] = {}
+        self.next_seq = 1
+        # The last job that it has done with, run or skipped.
+        self.reported = 0
+        # When it last made progress: took up work after none, or reported.
+        self.heard_at = 0.0
+        # Nothing new can be learnt of it before its running task ends.
+        self.settled = False
+
+    def room(self, window: int) -> int:
+        """How many more it may hold."""
+        return min(1 + window - len(self.handed), MAX_HANDED - (self.next_seq - self.reported))
+
+
+class Dispatcher:
+    """One queue of jobs for ``workers`` workers of an engine.
+
+    Args:
+      engine: Runs jobs; `_engine.Events` says which methods here are for it.
+      workers: Ids are 0 to ``workers`` - 1; each takes jobs from its `worker_ready` on.
+      clock: The time in seconds, the same for stamps in reports.
+      set_alarm: Called with a time at which `look_after` must be called; the earliest counts.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        workers: int,
+        clock: Callable[[], float],
+        set_alarm: Callable[[float], None],
+    ) -> None:
+        self._engine = engine
+        self.clock = clock
+        self._set_alarm = set_alarm
+        self._workers = [_Worker(worker_id) for worker_id in range(workers)]
+        # Ready workers with nothing handed to them, the longest idle first.
+        self._idle: dict[int, _Worker] = {}
+        # Cancelled jobs stay in the queue, ended, until they are met.
+        self._queue: deque[Job] = deque()
+        self._queued = 0
+        self._handed = 0
+        # Workers with something handed to them.
+        self._busy = 0
+        # Recent run times, None before the first.
+        self._mean_run: float | None = None
+        # `accept` looks for a worker only from this length of the queue on: where none has room,
+        # looking again at every post would make posts cost as much as there are workers.
+        self._worth_a_look = 1.0
+        self._listeners: list[Callable[[], None]] = []
+
+    # What a pool calls
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that have not begun: queued, or handed ahead of a worker's running one."""
+        return self._queued + self._handed - self._busy
+
+    @property
+    def running(self) -> int:
+        """Jobs that run."""
+        return self._busy
+
+    def on_room(self, listener: Callable[[], None]) -> None:
+        """Have ``listener`` called whenever `waiting` may have become less."""
+        self._listeners.append(listener)
+
+    def accept(self, job: Job) -> None:
+        """Queue ``job``; it ends in exactly one ``job.sink.job_ended(job)``."""
+        self._queue.append(job)
+        self._queued += 1
+        if self._queued >= self._worth_a_look:
+            self._dispatch()
+
+    def cancel(self, job: Job, reason: str) -> None:
+        """End ``job`` as cancelled: at once if it has not begun, else by killing its worker.
+
+        If it ends by itself before the kill takes effect, that is how it ended.
+        """
+        if job.status is not None or job.cancel_reason is not None:
+            return
+        if job.worker_id is None:
+            self._queued -= 1
+            self._end_cancelled(job, reason)
+            self._forget_cancelled()
+        else:
+            worker = self._workers[job.worker_id]
+            if self._engine.revoke(worker.id, job.seq):
+                self._take(worker, job)
+                self._end_cancelled(job, reason)
+            else:
+                job.cancel_reason = reason
+                self._kill_running(worker, job)
+        self._dispatch_anew()
+
+    # What an engine calls (`_engine.Events`)
+
+    def worker_ready(self, worker_id: int) -> None:
+        worker = self._workers[worker_id]
+        worker.ready = True
+        worker.reported = worker.next_seq - 1
+        self._idle[worker_id] = worker
+        self._dispatch_anew()
+
+    def reported(self, worker_id: int, reports: Sequence[Report]) -> None:
+        worker = self._workers[worker_id]
+        self._take_reports(worker, reports)
+        self._dispatch_anew()
+
+    def worker_died(
+        self, worker_id: int, exit_code: int | None, begun: tuple[int, float] | None
+    ) -> None:
+        worker = self._workers[worker_id]
+        worker.ready = False
+        self._idle.pop(worker_id, None)
+        now = self.clock()
+        if begun is None or begun[0] < worker.reported:
+            begun = worker.next_seq, now  # a page that makes no sense: all may have begun
+        begun_seq, begun_at = begun
+        jobs = list(worker.handed.values())
+        for job in jobs:
+            self._take(worker, job)
+        for job in jobs:
+            if job.seq <= begun_seq:
+                job.begun_at = begun_at
+                job.ran = max(0.0, now - begun_at)
+                if job.cancel_reason is not None:
+                    self._end(job, Status.CANCELLED, job.cancel_reason.encode())
+                else:
+                    code = "" if exit_code is None else str(exit_code)
+                    self._end(job, Status.CRASHED, code.encode())
+        self._queue_again([job for job in jobs if job.status is None])
+        self._dispatch_anew()
+
+    # What the alarm calls
+
+    def look_after(self) -> None:
+        """Look after workers that have made no progress for a while."""
+        now = self.clock()
+        for worker in self._workers:
+            if len(worker.handed) > 1 and not worker.settled:
+                self._look_after(worker, now)
+        self._dispatch_anew()
+
+    def _look_after(self, worker: _Worker, now: float) -> None:
+        if now < worker.heard_at + WINDOW:
+            self._set_alarm(worker.heard_at + WINDOW)
+            return
+        # Results of short tasks are sent together, so some may lie behind a task that is long.
+        reports = self._engine.unsent_reports(worker.id)
+        if reports:
+            self._take_reports(worker, reports)
+            return
+        begun_seq, begun_at = self._engine.begun(worker.id)
+        first = next(iter(worker.handed))
+        if begun_seq != first or (not self._is_long and now < begun_at + WINDOW):
+            self._set_alarm(now + WINDOW)
+            return
+        worker.settled = True
+        if not self._is_long:
+            self._take_back_after(worker, first)
+
+    # Decisions
+
+    @property
+    def _is_long(self) -> bool:
+        return self._mean_run is None or self._mean_run >= LONG
+
+    @property
+    def _window(self) -> int:
+        if self._mean_run is None:
+            return 1
+        return max(1, min(MAX_AHEAD, int(WINDOW / max(self._mean_run, 1e-9))))
+
+    def _dispatch_anew(self) -> None:
+        """Dispatch after the state of a worker has changed."""
+        self._worth_a_look = 1.0
+        self._dispatch()
+        for listener in self._listeners:
+            listener()
+
+    def _dispatch(self) -> None:
+        if self._idle and not self._queued:
+            self._take_back_for_idle()
+        window = self._window
+        ready = sum(worker.ready for worker in self._workers)
+        while self._queued:
+            worker = self._choose(window)
+            if worker is None:
+                break
+            share = math.ceil(self._queued / ready)
+            count = 1 if self._is_long else max(1, min(share, worker.room(window)))
+            self._hand(worker, [self._next_queued() for _ in range(count)])
+        if self._idle and self._queued:
+            self._set_alarm(self.clock() + WINDOW)
+
+    def _choose(self, window: int) -> _Worker | None:
+        """The worker to hand queued jobs to, None if they had better wait."""
+        if self._idle and self._is_worth_waking():
+            return next(iter(self._idle.values()))
+        batch = (1 + window) // 2
+        worth_a_look = math.inf
+        best = None
+        for worker in self._workers:
+            if not worker.ready or not worker.handed or worker.room(window) < 1:
+                continue
+            if worker.settled and not self._is_long:
+                continue  # it is held up; what is handed ahead would be taken back
+            if len(worker.handed) > 1 and (len(worker.handed) > batch or self._queued < batch):
+                # It has enough in hand, so the next message may wait until it carries many.
+                worth_a_look = min(worth_a_look, max(batch, self._queued + 1))
+                continue
+            if best is None or (len(worker.handed), worker.heard_at) < (
+                len(best.handed),
+                best.heard_at,
+            ):
+                best = worker
+        if self._idle and self._mean_run:
+            worth_a_look = min(worth_a_look, WAKE_WORTH / self._mean_run)
+        self._worth_a_look = worth_a_look if best is None else 1.0
+        return best
+
+    def _is_worth_waking(self) -> bool:
+        """Whether queued jobs should go to an idle worker rather than behind a busy one's."""
+        if self._busy == 0 or self._mean_run is None or self._queued * self._mean_run >= WAKE_WORTH:
+            return True
+        late = self.clock() - WINDOW
+        return all(worker.heard_at <= late for worker in self._workers if worker.handed)
+
+    def _hand(self, worker: _Worker, jobs: list[Job]) -> None:
+        if not worker.handed:
+            self._idle.pop(worker.id, None)
+            self._busy += 1
+            worker.heard_at = self.clock()
+            worker.settled = False
+        for job in jobs:
+            job.seq = worker.next_seq
+            job.worker_id = worker.id
+            worker.handed[job.seq] = job
+            worker.next_seq += 1
+        self._handed += len(jobs)
+        self._engine.start(worker.id, jobs)
+        if len(worker.handed) > 1 and not worker.settled:
+            self._set_alarm(worker.heard_at + WINDOW)
+
+    def _next_queued(self) -> Job:
+        while True:
+            job = self._queue.popleft()
+            if job.status is None:
+                self._queued -= 1
+                return job
+
+    def _take_back_for_idle(self) -> None:
+        """Give idle workers what waits behind another's running task."""
+        now = self.clock()
+        for worker in self._workers:
+            if len(worker.handed) > 1:
+                if self._is_long or now - worker.heard_at >= WINDOW:
+                    self._take_back_after(worker, next(iter(worker.handed)))
+                else:
+                    self._set_alarm(worker.heard_at + WINDOW)
+
+    def _take_back_after(self, worker: _Worker, seq: int) -> bool:
+        """Take back what was handed behind job ``seq``; False if some of it has begun."""
+        behind = [job for job in worker.handed.values() if job.seq > seq]
+        taken = [job for job in behind if self._engine.revoke(worker.id, job.seq)]
+        for job in taken:
+            self._take(worker, job)
+        self._queue_again(taken)
+        return len(taken) == len(behind)
+
+    def _kill_running(self, worker: _Worker, job: Job) -> None:
+        """Kill the worker of a job that has begun, unless that job turns out to have ended.
+
+        What is handed ahead is taken back first: so no other task can begin on the worker and be
+        killed in place of this one, and one that has begun proves that this one has ended.
+        """
+        if self._take_back_after(worker, job.seq):
+            worker.ready = False
+            self._engine.kill(worker.id)
+
+    def _take_reports(self, worker: _Worker, reports: Sequence[Report]) -> None:
+        if not reports:
+            return
+        handed = worker.handed
+        runs = 0
+        total = 0.0
+        had = len(handed)
+        for seq, status, begun, ran, body in reports:
+            job = handed.pop(seq, None)
+            if job is None:
+                continue  # heard before: a page and a message can both tell of it; or taken back
+            self._handed -= 1
+            if status == Status.SKIPPED:
+                self._skipped(job)
+                continue
+            runs += 1
+            total += ran
+            job.begun_at = begun
+            job.ran = ran
+            self._end(job, status, body)
+        worker.reported = max(worker.reported, reports[-1][0])
+        worker.heard_at = self.clock()
+        worker.settled = False
+        if len(handed) > 1:
+            self._set_alarm(worker.heard_at + WINDOW)
+        elif had and not handed:
+            self._emptied(worker)
+        if runs:
+            self._learn(total / runs, runs)
+
+    def _skipped(self, job: Job) -> None:
+        """It was both begun and revoked, each side before it saw the other's mark: it never ran."""
+        reason = job.cancel_reason
+        job.cancel_reason = None
+        if reason is None:
+            self._queue_again([job])
+        else:
+            self._end_cancelled(job, reason)
+
+    def _learn(self, mean: float, runs: int) -> None:
+        if self._mean_run is None:
+            self._mean_run = mean
+        else:
+            self._mean_run += (mean - self._mean_run) * runs / (runs + 8)
+
+    # Bookkeeping
+
+    def _take(self, worker: _Worker, job: Job) -> None:
+        """Take one job off ``worker``'s hands."""
+        del worker.handed[job.seq]
+        self._handed -= 1
+        if not worker.handed:
+            self._emptied(worker)
+
+    def _emptied(self, worker: _Worker) -> None:
+        self._busy -= 1
+        if worker.ready:
+            self._idle[worker.id] = worker
+
+    def _queue_again(self, jobs: Iterable[Job]) -> None:
+        """Put jobs that were taken back where they were: before all that were posted after them."""
+        returned = list(jobs)
+        for job in returned:
+            job.worker_id = None
+            job.seq = -1
+        self._queue.extendleft(reversed(returned))
+        self._queued += len(returned)
+
+    def _forget_cancelled(self) -> None:
+        """Keep jobs that were cancelled in the queue from outnumbering those that wait."""
+        if len(self._queue) > 2 * self._queued + 64:
+            self._queue = deque(job for job in self._queue if job.status is None)
+
+    def _end_cancelled(self, job: Job, reason: str) -> None:
+        """End a job that never began."""
+        job.worker_id = None
+        job.begun_at = self.clock()
+        self._end(job, Status.CANCELLED, reason.encode())
+
+    def _end(self, job: Job, status: int, body: bytes) -> None:
+        job.status = status
+        job.body = body
+        job.sink.job_ended(job)

@@ -1,0 +1,210 @@
+"""What runs inside a task worker process.
+
+`task_worker_main` is the one long call that trio-parallel makes there. It connects to the
+dispatcher's socket, says who it is, maps its flight recorder, opens the app, and then runs orders
+one after the other until it is told to stop or killed.
+
+Nothing that an app raises, returns or does to pickle may end the loop: each task is guarded by
+itself, and only records of ours go out (trio-parallel would raise a task's SystemExit in the
+server).
+
+No trio, no attrs: a worker that imports them starts four times as slowly.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import pickle
+import socket
+import sys
+import traceback
+from collections import deque
+from time import monotonic
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from trioserver._importing import instantiate, load_object
+from trioserver._tasks._lifeline import is_forked, keep_from_children
+from trioserver._tasks._recorder import Recorder
+from trioserver._tasks._values import Task
+from trioserver._tasks._wire import (
+    HELLO,
+    ORDER,
+    REPORT,
+    Failure,
+    Kind,
+    Order,
+    RecordStream,
+    Status,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    OnTask = Callable[[Task], object]
+
+_RECEIVE_SIZE: Final = 256 * 1024
+# A result that took this long to make goes out at once: one more system call is nothing to it.
+_SEND_AT_ONCE_AFTER: Final = 0.001
+# Their pickles come back as they went, so they need no trial.
+_PLAIN: Final = frozenset({type(None), bool, int, float, str, bytes})
+
+
+def task_worker_main(address: str, token: bytes, worker_id: int, spec: str) -> None:
+    """Serve the dispatcher that listens on ``address`` until it says stop; does not return then."""
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(address)
+    keep_from_children(sock.fileno())
+    sock.sendall(HELLO.pack(token, os.getpid()))
+    _, (page_fd,), _, _ = socket.recv_fds(sock, 1, 1)
+    recorder = Recorder(page_fd)
+    os.close(page_fd)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # what a task prints must not die with a killed worker
+            stream.reconfigure(line_buffering=True)
+    try:
+        app = instantiate(load_object(spec))
+        on_task: OnTask = app.on_task  # type: ignore[attr-defined]  # the server has checked it
+        on_start = getattr(app, "on_task_worker_start", None)
+        on_stop = getattr(app, "on_task_worker_stop", None)
+        if on_start is not None:
+            on_start(worker_id)
+    except BaseException as exc:  # noqa: BLE001  # whatever it is, the server must hear of it
+        _send(sock, Status.START_FAILED, _traceback_text(exc).encode(errors="backslashreplace"))
+        _leave(1)
+    _send(sock, Status.READY, b"")
+    _Loop(sock, recorder, worker_id, on_task).run()
+    if on_stop is not None:
+        try:
+            on_stop(worker_id)
+        except BaseException:  # noqa: BLE001  # the worker leaves anyway; say why it was not clean
+            traceback.print_exc()
+            _leave(1)
+    _leave(0)
+
+
+class _Loop:
+    """Takes orders, runs them, and sends reports, many at a time where they are short."""
+
+    def __init__(
+        self, sock: socket.socket, recorder: Recorder, worker_id: int, on_task: OnTask
+    ) -> None:
+        self._sock = sock
+        self._recorder = recorder
+        self._worker_id = worker_id
+        self._on_task = on_task
+        self._stream: RecordStream[Order] = RecordStream(ORDER)
+        self._orders: deque[Order] = deque()
+
+    def run(self) -> None:
+        """Until an order says stop; a dispatcher that is gone means that we are killed anyway."""
+        orders, begin = self._orders, self._recorder.begin
+        while True:
+            if not orders:
+                self._flush()
+                self._receive()
+                continue
+            seq, task_id, attempt, kind, body = orders.popleft()
+            if kind == Kind.STOP:
+                self._flush()
+                return
+            begun = monotonic()
+            if begin(seq, begun):
+                status, answer = self._run(task_id, attempt, kind, body)
+                self._report(seq, status, begun, monotonic() - begun, answer)
+            else:
+                self._report(seq, Status.SKIPPED, begun, 0.0, b"")
+
+    def _receive(self) -> None:
+        while not self._orders:
+            data = self._sock.recv(_RECEIVE_SIZE)
+            if not data:
+                _leave(1)
+            self._orders.extend(self._stream.feed(data))
+
+    def _run(self, task_id: int, attempt: int, kind: int, body: bytes) -> tuple[int, bytes]:
+        try:
+            if kind == Kind.CALL:
+                fn, args = pickle.loads(body)
+                value = fn(*args)
+            else:
+                value = self._on_task(Task(task_id, pickle.loads(body), self._worker_id, attempt))
+            if is_forked():  # a child that the task forked came back here: the parent has the loop
+                _leave(0)
+            return Status.OK, _pack_result(value)
+        except BaseException as exc:  # noqa: BLE001  # rule: each task is guarded by itself
+            if is_forked():
+                _leave(1)
+            return Status.FAILED, _pack_failure(exc)
+
+    def _report(self, seq: int, status: int, begun: float, ran: float, body: bytes) -> None:
+        record = REPORT.pack(seq, status, begun, ran, len(body)) + body
+        if not self._recorder.publish(record):
+            self._flush()
+            if not self._recorder.publish(record):  # larger than the page: sent whole, at once
+                self._sock.sendall(record)
+        elif ran >= _SEND_AT_ONCE_AFTER:
+            self._flush()
+
+    def _flush(self) -> None:
+        reports = self._recorder.published()
+        if reports:
+            self._sock.sendall(reports)
+            reports.release()
+            self._recorder.clear()
+
+
+def _pack_result(value: object) -> bytes:
+    if inspect.iscoroutine(value):
+        value.close()
+        raise TypeError("the task returned a coroutine; it was not awaited")
+    try:
+        body = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+        if type(value) not in _PLAIN:
+            pickle.loads(body)
+    except Exception as exc:
+        raise TypeError(
+            f"the task's result of type {type(value).__name__} cannot be pickled: {_summary(exc)}"
+        ) from exc
+    return body
+
+
+def _pack_failure(exc: BaseException) -> bytes:
+    try:
+        pickled = pickle.dumps(exc, pickle.HIGHEST_PROTOCOL)
+        if type(pickle.loads(pickled)) is not type(exc):
+            pickled = b""
+    except BaseException:  # noqa: BLE001  # its words are what is left of it
+        pickled = b""
+    return Failure(_summary(exc), _traceback_text(exc), pickled).pack()
+
+
+def _summary(exc: BaseException) -> str:
+    try:
+        text = str(exc)
+    except BaseException:  # noqa: BLE001  # a broken __str__ is the user's too
+        text = "<its message cannot be shown>"
+    return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
+
+
+def _traceback_text(exc: BaseException) -> str:
+    try:
+        # The first frame is ours, and says nothing to the user.
+        tb = exc.__traceback__ and exc.__traceback__.tb_next
+        return "".join(traceback.format_exception(type(exc), exc, tb))
+    except BaseException as broken:  # noqa: BLE001  # a class can break even this
+        return f"<the traceback cannot be shown: {type(broken).__name__}>\n"
+
+
+def _send(sock: socket.socket, status: Status, body: bytes) -> None:
+    sock.sendall(REPORT.pack(0, status, 0.0, 0.0, len(body)) + body)
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process now: threads that a task has left running must not hold it."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            continue
+    os._exit(code)

@@ -1,0 +1,200 @@
+"""The engine of local processes: numbered task workers, each started, watched and replaced here."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from trioserver._errors import AppError
+from trioserver._tasks._worker_process import WorkerProcess
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from trioserver._stopping import Stopping
+    from trioserver._tasks._engine import Events
+    from trioserver._tasks._job import Job
+    from trioserver._tasks._wire import Report
+
+logger = logging.getLogger("trioserver.tasks")
+
+_QUICK_DEATH: Final = 1.0
+"""Seconds from readiness within which a death counts as one at start."""
+_FIRST_BACKOFF: Final = 0.1
+_MAX_BACKOFF: Final = 5.0
+
+
+class LocalTaskWorkers:
+    """Runs jobs in ``task_worker_num`` processes (an `Engine`).
+
+    Args:
+      spec: Where a worker finds the app: ``module:qualname``.
+      task_worker_num: How many.
+      stopping: When the workers need not be replaced any more, and how long they have to leave.
+    """
+
+    clock: Callable[[], float] = staticmethod(time.monotonic)
+
+    def __init__(self, spec: str, task_worker_num: int, stopping: Stopping) -> None:
+        self._slots = [_Slot(number, spec, stopping) for number in range(task_worker_num)]
+        self._stopping = stopping
+
+    @property
+    def task_worker_num(self) -> int:
+        """How many workers there are, or will be again in a moment."""
+        return len(self._slots)
+
+    @property
+    def pids(self) -> list[int | None]:
+        """The process of each worker, None while it is being replaced."""
+        return [slot.worker and slot.worker.pid for slot in self._slots]
+
+    # `Engine`
+
+    def start(self, worker_id: int, jobs: Sequence[Job]) -> None:
+        self._slots[worker_id].alive.start(jobs)
+
+    def revoke(self, worker_id: int, seq: int) -> bool:
+        return self._slots[worker_id].alive.revoke(seq)
+
+    def kill(self, worker_id: int) -> None:
+        self._slots[worker_id].kill()
+
+    def unsent_reports(self, worker_id: int) -> list[Report]:
+        return self._slots[worker_id].alive.unsent_reports()
+
+    def begun(self, worker_id: int) -> tuple[int, float]:
+        return self._slots[worker_id].alive.begun() or (0, 0.0)
+
+    # Their lives
+
+    @asynccontextmanager
+    async def running(self, events: Events) -> AsyncIterator[None]:
+        """Have the workers run; inside, all have been ready.
+
+        On a regular exit they leave after ``on_task_worker_stop``, in the time that the stop has.
+
+        Raises:
+          AppError: if a worker cannot begin: the app does not import there, or it dies.
+        """
+        failures: list[AppError] = []
+        async with trio.open_nursery() as lives:
+            async with trio.open_nursery() as starting:
+
+                async def start(slot: _Slot) -> None:
+                    try:
+                        await lives.start(slot.run, events)
+                    except AppError as exc:
+                        failures.append(exc)
+                        starting.cancel_scope.cancel()
+
+                for slot in self._slots:
+                    starting.start_soon(start, slot)
+            if not failures:
+                yield
+                with self._stopping.for_a_stage():
+                    await self._stop()
+            lives.cancel_scope.cancel()
+        if failures:
+            raise failures[0]
+
+    async def _stop(self) -> None:
+        workers = [slot.worker for slot in self._slots if slot.worker is not None]
+        for worker in workers:
+            worker.stop()
+        for worker in workers:
+            await worker.wait_ended()
+
+
+class _Slot:
+    """One number of a task worker, and the process that has it now."""
+
+    def __init__(self, number: int, spec: str, stopping: Stopping) -> None:
+        self.worker: WorkerProcess | None = None
+        self._number = number
+        self._spec = spec
+        self._stopping = stopping
+        # When the process of now became ready, None before that.
+        self._ready_at: float | None = None
+        # Whether its death is our doing, and no reason for a warning.
+        self._is_killed = False
+
+    @property
+    def alive(self) -> WorkerProcess:
+        """The process; the dispatcher asks only between a worker's `worker_ready` and its end."""
+        assert self.worker is not None
+        return self.worker
+
+    def kill(self) -> None:
+        """Kill the process; another one takes its place."""
+        self._is_killed = True
+        self.alive.kill()
+
+    async def run(
+        self,
+        events: Events,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Keep a process here until cancelled; ``started()`` when the first one is ready."""
+        number = self._number
+        quick_deaths = 0
+        was_ready = False
+
+        def on_ready() -> None:
+            self._ready_at = trio.current_time()
+            events.worker_ready(number)
+            if not was_ready:
+                task_status.started()
+
+        while True:
+            self._ready_at = None
+            self._is_killed = False
+            worker = WorkerProcess(
+                number, self._spec, on_ready, lambda reports: events.reported(number, reports)
+            )
+            self.worker = worker
+            try:
+                await worker.live()
+            finally:
+                if self._ready_at is not None:
+                    events.worker_died(number, worker.exit_code, worker.begun())
+                self.worker = None
+                worker.close()
+            if not was_ready and self._ready_at is None:
+                raise AppError(_why_it_ended(worker))
+            was_ready = True
+            if self._stopping.is_requested and (worker.exit_code == 0 or self._is_killed):
+                return
+            quick_deaths = quick_deaths + 1 if self._died_at_start(worker) else 0
+            await self._back_off(worker, quick_deaths)
+
+    def _died_at_start(self, worker: WorkerProcess) -> bool:
+        if self._ready_at is None:
+            return True
+        # SIGKILL comes from outside, and says nothing about the app.
+        was_killed = self._is_killed or worker.exit_code == -signal.SIGKILL
+        return not was_killed and trio.current_time() < self._ready_at + _QUICK_DEATH
+
+    async def _back_off(self, worker: WorkerProcess, quick_deaths: int) -> None:
+        if quick_deaths:
+            seconds = min(_FIRST_BACKOFF * 2 ** (quick_deaths - 1), _MAX_BACKOFF)
+            logger.error("%s; it is started again in %.1f s", _why_it_ended(worker), seconds)
+            await trio.sleep(seconds)
+        elif not self._is_killed:
+            logger.warning("%s; it is started again", _why_it_ended(worker))
+
+
+def _why_it_ended(worker: WorkerProcess) -> str:
+    name = f"task worker {worker.worker_id}"
+    if worker.start_failure is not None:
+        return f"{name} cannot start:\n{worker.start_failure.rstrip()}"
+    when = "" if worker.is_ready else " while it was starting"
+    code = worker.exit_code
+    how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+    return f"{name} (pid {worker.pid}) died{when} ({how})"

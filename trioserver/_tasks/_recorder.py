@@ -1,0 +1,149 @@
+"""The flight recorder: one page of shared memory a worker, written without a system call.
+
+It answers, also after the worker was killed, what no message can: which task the worker has begun,
+and which results it has finished but not sent. Its rules:
+
+1. *Begun* is written before a task runs, and the bytes of a result before the count that publishes
+   them.
+2. A task that was handed over is taken back by writing *revoked*, then reading *begun*; the worker
+   writes *begun*, then reads *revoked*. With a fence between the two on either side, at least one
+   sees the other. If the dispatcher sees *not begun*, the task is its own again and will never run
+   there, be the worker busy, stopped or dead.
+3. Published results are only ever appended to. To start over, the worker first changes the
+   generation; a reader who finds that the generation changed under its hands has read nothing.
+4. A page that makes no sense is refused as a whole (`PageError`).
+
+No trio, no attrs: task workers load this module.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+import threading
+from typing import Final
+
+from trioserver._tasks._wire import REPORT, RecordStream, Report
+
+PAGE_SIZE: Final = 64 * 1024
+# A worker never holds more tasks than this; so a revoked mark is read before its place is needed.
+MAX_HANDED: Final = 256
+
+_MAGIC: Final = 0x7472696F73727631
+# Words of eight bytes, because an aligned word is stored and loaded whole.
+_MAGIC_WORD, _BEGUN, _GENERATION, _PUBLISHED, _BEGUN_AT = range(5)
+_REVOKED: Final = 8
+_RESULTS: Final = (_REVOKED + MAX_HANDED) * 8
+
+
+class PageError(Exception):
+    """The page makes no sense: the worker has overwritten it."""
+
+
+def create_page() -> int:
+    """A descriptor of fresh shared memory that no file name leads to, for `Recorder` and `Page`."""
+    if hasattr(os, "memfd_create"):
+        fd = os.memfd_create("trioserver-task-worker")
+    else:  # macOS: a file that is nameless from the start does the same
+        with tempfile.TemporaryFile() as file:
+            fd = os.dup(file.fileno())
+    os.ftruncate(fd, PAGE_SIZE)
+    return fd
+
+
+class _Mapping:
+    """One process's view of the page."""
+
+    def __init__(self, fd: int) -> None:
+        self._map = mmap.mmap(fd, PAGE_SIZE)
+        self._view = memoryview(self._map)
+        self._words = self._view.cast("Q")
+        self._floats = self._view.cast("d")
+        lock = threading.Lock()
+        self._acquire, self._release = lock.acquire, lock.release
+
+    def _fence(self) -> None:
+        # An uncontended lock, taken and given back, orders what comes before against what follows.
+        self._acquire()
+        self._release()
+
+    def close(self) -> None:
+        """Unmap the page."""
+        self._floats.release()
+        self._words.release()
+        self._view.release()
+        self._map.close()
+
+
+class Recorder(_Mapping):
+    """The worker's hand: writes what it does."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd)
+        self._words[_MAGIC_WORD] = _MAGIC
+
+    def begin(self, seq: int, now: float) -> bool:
+        """Write that task ``seq`` begins; False if it was revoked and must not run."""
+        words = self._words
+        self._floats[_BEGUN_AT] = now
+        words[_BEGUN] = seq
+        self._acquire()
+        self._release()
+        return words[_REVOKED + seq % MAX_HANDED] != seq
+
+    def publish(self, record: bytes) -> bool:
+        """Keep a finished report until `clear`; False if there is no room for it."""
+        start = _RESULTS + self._words[_PUBLISHED]
+        end = start + len(record)
+        if end > PAGE_SIZE:
+            return False
+        self._view[start:end] = record
+        self._words[_PUBLISHED] = end - _RESULTS
+        return True
+
+    def published(self) -> memoryview:
+        """The reports published since the last `clear`, to be sent."""
+        return self._view[_RESULTS : _RESULTS + self._words[_PUBLISHED]]
+
+    def clear(self) -> None:
+        """Forget the published reports: they have been sent whole."""
+        self._words[_GENERATION] += 1
+        self._fence()
+        self._words[_PUBLISHED] = 0
+
+
+class Page(_Mapping):
+    """The dispatcher's hand: reads what the worker did, and revokes what it has not begun."""
+
+    def revoke(self, seq: int) -> bool:
+        """Take back task ``seq``; False if it has begun, or may have."""
+        self._words[_REVOKED + seq % MAX_HANDED] = seq
+        self._fence()
+        return self._words[_BEGUN] < seq
+
+    def begun(self) -> tuple[int, float]:
+        """The last task that was begun, 0 for none, and when (CLOCK_MONOTONIC)."""
+        if self._words[_MAGIC_WORD] not in (0, _MAGIC):  # 0: the worker has not opened it yet
+            raise PageError
+        while True:
+            seq = self._words[_BEGUN]
+            at = self._floats[_BEGUN_AT]
+            self._fence()
+            if self._words[_BEGUN] == seq:
+                return seq, at
+
+    def published(self) -> list[Report]:
+        """The reports that are finished and perhaps not sent; safe while the worker runs."""
+        generation, size = self._words[_GENERATION], self._words[_PUBLISHED]
+        if size > PAGE_SIZE - _RESULTS:
+            raise PageError
+        data = bytes(self._view[_RESULTS : _RESULTS + size])
+        self._fence()
+        if self._words[_GENERATION] != generation:
+            return []
+        stream: RecordStream[Report] = RecordStream(REPORT)
+        reports = stream.feed(data)
+        if stream.held:
+            raise PageError
+        return reports

@@ -1,0 +1,154 @@
+"""The values that users see: a task in its worker, and how it ended in the server.
+
+No trio, no attrs: task workers load this module.
+"""
+
+from __future__ import annotations
+
+import pickle
+from typing import TYPE_CHECKING, final
+
+from trioserver._errors import TaskCancelled, TaskError, TaskFailed, TaskWorkerCrashed
+from trioserver._tasks._wire import Failure, Status
+
+if TYPE_CHECKING:
+    from trioserver._net._connection import Connection
+    from trioserver._tasks._job import Job
+
+
+@final
+class Task:
+    """What ``on_task`` gets, in a task worker process."""
+
+    __slots__ = ("attempt", "data", "id", "worker_id")
+
+    id: int
+    """The id that ``server.task`` returned."""
+    data: object
+    """What was posted: a copy of its own, unpickled here."""
+    worker_id: int
+    """The task worker that runs it, from 0 to ``task_worker_num`` - 1."""
+    attempt: int
+    """Counts from 1."""
+
+    def __init__(self, task_id: int, data: object, worker_id: int, attempt: int) -> None:
+        self.id = task_id
+        self.data = data
+        self.worker_id = worker_id
+        self.attempt = attempt
+
+    def __repr__(self) -> str:
+        return f"<Task {self.id} on task worker {self.worker_id}, attempt {self.attempt}>"
+
+
+_UNSET = object()
+
+
+@final
+class Completion:
+    """How a task ended: what ``on_finish`` gets, exactly once for every accepted task.
+
+    ``result`` raises ``error`` if there is one, as a future's does. Data and result are unpickled
+    when they are first asked for.
+    """
+
+    __slots__ = ("_data", "_error", "_job", "_result")
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._data: object = _UNSET
+        self._result: object = _UNSET
+        self._error: TaskError | None = None
+
+    @property
+    def task_id(self) -> int:
+        """The id that ``server.task`` returned."""
+        return self._job.id
+
+    @property
+    def data(self) -> object:
+        """What was posted: a copy as it was at the call."""
+        if self._data is _UNSET:
+            self._data = pickle.loads(self._job.payload)
+        return self._data
+
+    @property
+    def stream(self) -> Connection | None:
+        """The connection that owns the task, None for a task of the server's.
+
+        After the connection has closed it is here still, and sending on it raises
+        `trio.ClosedResourceError`.
+        """
+        return self._job.stream
+
+    @property
+    def attempt(self) -> int:
+        """The attempt that ended it; counts from 1."""
+        return self._job.attempt
+
+    @property
+    def waited(self) -> float:
+        """Seconds from the post to the begin of the run, or to the end of a task that never began."""
+        return max(0.0, self._job.begun_at - self._job.posted_at)
+
+    @property
+    def ran(self) -> float:
+        """Seconds that it ran; 0 for a task that never began."""
+        return self._job.ran
+
+    @property
+    def task_worker(self) -> int | None:
+        """The task worker that ran it (``task.worker_id``), None for a task that never began."""
+        return self._job.worker_id
+
+    @property
+    def error(self) -> TaskError | None:
+        """Why there is no result: `TaskFailed`, `TaskCancelled` or `TaskWorkerCrashed`; else None."""
+        self._settle()
+        return self._error
+
+    @property
+    def result(self) -> object:
+        """What ``on_task`` returned.
+
+        Raises:
+          TaskError: if the task did not end with a result.
+        """
+        self._settle()
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+    def unwrap(self) -> object:
+        """``result``, by the name that `outcome.Outcome` has for it."""
+        return self.result
+
+    def _settle(self) -> None:
+        if self._error is not None or self._result is not _UNSET:
+            return
+        status, body = self._job.status, self._job.body
+        if status == Status.OK:
+            try:
+                self._result = pickle.loads(body)
+            except BaseException as exc:  # noqa: BLE001  # unpickling runs code of the user's, which may even exit
+                self._error = TaskFailed(f"the result cannot be unpickled: {exc!r}")
+        elif status == Status.FAILED:
+            self._error = _task_failed(Failure.unpack(body))
+        elif status == Status.CANCELLED:
+            self._error = TaskCancelled(body.decode(), self._job.worker_id is not None)
+        else:
+            self._error = TaskWorkerCrashed(int(body) if body else None)
+
+    def __repr__(self) -> str:
+        how = Status(self._job.status).name.lower()
+        return f"<Completion of task {self.task_id}: {how}, attempt {self.attempt}>"
+
+
+def _task_failed(failure: Failure) -> TaskFailed:
+    original = None
+    if failure.pickled:
+        try:
+            original = pickle.loads(failure.pickled)
+        except BaseException:  # noqa: BLE001  # it survived in the worker only; its words are in the summary
+            original = None
+    return TaskFailed(failure.summary, failure.remote_traceback, original)

@@ -1,0 +1,134 @@
+"""The records on the Unix socket between the dispatcher's process and a task worker.
+
+Rules:
+1. Each direction is a stream of records, and a record is a fixed header and a body. There is no
+   message around records, so any number of them can travel in one system call.
+2. A body is opaque here. What a user posted is pickled once, in the process that posted it, and
+   unpickled once, in the worker (the results the other way round).
+3. Byte order and sizes are the machine's own: the two ends are one machine and one Python.
+
+No trio, no attrs: task workers load this module.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from typing import Generic, NamedTuple, TypeAlias, TypeVar
+
+# seq, task id, attempt, kind, bytes of the body
+ORDER = struct.Struct("=QQIBI")
+# seq, status, begun (CLOCK_MONOTONIC), seconds it ran, bytes of the body
+REPORT = struct.Struct("=QBddI")
+# a worker's first bytes: its token and pid
+HELLO = struct.Struct("=32sI")
+
+
+class Kind(enum.IntEnum):
+    """What a worker is told to do."""
+
+    TASK = 0
+    """The body is what was posted: call ``on_task``."""
+    CALL = 1
+    """The body is a function and its arguments (``run_sync``)."""
+    STOP = 2
+    """Leave, after ``on_task_worker_stop``."""
+
+
+class Status(enum.IntEnum):
+    """What a worker reports, and how a job ends."""
+
+    OK = 0
+    """The body is the pickled result."""
+    FAILED = 1
+    """The body is a packed `Failure`."""
+    CANCELLED = 2
+    """The body is the reason as text."""
+    CRASHED = 3
+    """The body is the exit code as text, empty if unknown."""
+    READY = 16
+    """The worker has run ``on_task_worker_start``; no seq."""
+    START_FAILED = 17
+    """The worker cannot begin; the body is a traceback as text; no seq."""
+    SKIPPED = 18
+    """The worker met a revoked order and did not run it."""
+
+
+# Plain tuples: one is made for every task in each direction, and a named tuple costs twice as much.
+Order: TypeAlias = tuple[int, int, int, int, bytes]
+"""seq, task id, attempt, `Kind`, body"""
+Report: TypeAlias = tuple[int, int, float, float, bytes]
+"""seq, `Status`, begun (CLOCK_MONOTONIC), seconds that it ran, body"""
+
+RecordT = TypeVar("RecordT", Order, Report)
+
+
+class RecordStream(Generic[RecordT]):
+    """Cuts a stream of bytes into records; linear also for bodies that come in many pieces."""
+
+    __slots__ = ("_chunks", "_header", "_held", "_needed")
+
+    def __init__(self, header: struct.Struct) -> None:
+        self._header = header
+        self._chunks: list[bytes] = []
+        self._held = 0
+        # No record can be whole before this many bytes are held.
+        self._needed = header.size
+
+    @property
+    def held(self) -> int:
+        """Bytes of a record that is not whole yet."""
+        return self._held
+
+    def feed(self, data: bytes) -> list[RecordT]:
+        """Take ``data`` and return the records that are whole now."""
+        self._chunks.append(data)
+        self._held += len(data)
+        if self._held < self._needed:
+            return []
+        held = data if len(self._chunks) == 1 else b"".join(self._chunks)
+        records: list[RecordT] = []
+        unpack_from, header_size = self._header.unpack_from, self._header.size
+        at, end = 0, len(held)
+        self._needed = header_size
+        while end - at >= header_size:
+            fields = unpack_from(held, at)
+            stop = at + header_size + fields[-1]
+            if stop > end:
+                self._needed = stop - at
+                break
+            records.append((*fields[:-1], held[at + header_size : stop]))  # type: ignore[arg-type]  # the header decides
+            at = stop
+        rest = held[at:]
+        self._chunks = [rest] if rest else []
+        self._held = len(rest)
+        return records
+
+
+class Failure(NamedTuple):
+    """The body of a report of `Status.FAILED`: how a task raised, in words that always survive."""
+
+    summary: str
+    remote_traceback: str
+    pickled: bytes
+    """The exception itself, empty where it does not survive pickling."""
+
+    def pack(self) -> bytes:
+        """As bytes, without pickle: reading it runs no code of the user's."""
+        texts = [text.encode(errors="backslashreplace") for text in self[:2]]
+        return b"".join([_TEXTS.pack(*map(len, texts)), *texts, self.pickled])
+
+    @classmethod
+    def unpack(cls, body: bytes) -> Failure:
+        """The failure that `pack` made these bytes of."""
+        summary_size, traceback_size = _TEXTS.unpack_from(body)
+        summary_end = _TEXTS.size + summary_size
+        traceback_end = summary_end + traceback_size
+        return cls(
+            body[_TEXTS.size : summary_end].decode(),
+            body[summary_end:traceback_end].decode(),
+            body[traceback_end:],
+        )
+
+
+_TEXTS = struct.Struct("=II")

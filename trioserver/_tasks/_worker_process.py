@@ -1,0 +1,326 @@
+"""One life of a task worker process, from its start to its death, seen from the dispatcher's side.
+
+trio-parallel starts the process, kills it and notices its death; inside its one long call the worker
+connects to a socket of ours (see `_inside`). So a death shows in two places, in either order: our
+socket ends, and the call does. `WorkerProcess.live` returns when both are over and everything
+that the worker had sent is read.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import secrets
+import signal
+import socket
+import struct
+import tempfile
+from collections import deque
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+import trio
+import trio_parallel
+
+from trioserver._tasks._inside import task_worker_main
+from trioserver._tasks._lifeline import prepare_process
+from trioserver._tasks._recorder import Page, PageError, create_page
+from trioserver._tasks._wire import HELLO, ORDER, REPORT, Kind, RecordStream, Report, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from trioserver._tasks._job import Job
+
+logger = logging.getLogger("trioserver.tasks")
+
+_RECEIVE_SIZE: Final = 256 * 1024
+_HELLO_TIME: Final = 5.0
+"""Seconds in which whoever connects to a worker's socket must say who it is."""
+_DEATH_TIME: Final = 1.0
+"""Seconds between the first sign of a death and the use of more force."""
+_SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108  # short, in memory, and only a place for 0700 directories
+
+
+class WorkerProcess:
+    """A process that runs jobs one after the other.
+
+    Args:
+      worker_id: The number that it has in the pool, and that its successors will have.
+      spec: Where it finds the app: ``module:qualname``.
+      on_ready: Called when it takes jobs.
+      on_reports: Called with the reports of ended jobs as they come.
+    """
+
+    def __init__(
+        self,
+        worker_id: int,
+        spec: str,
+        on_ready: Callable[[], None],
+        on_reports: Callable[[Sequence[Report]], None],
+    ) -> None:
+        self.worker_id = worker_id
+        self.pid: int | None = None
+        self.is_ready = False
+        self.exit_code: int | None = None
+        self.start_failure: str | None = None
+        """The traceback of an app that does not import or open in the worker."""
+        self._spec = spec
+        self._on_ready = on_ready
+        self._on_reports = on_reports
+        self._token = secrets.token_bytes(32)
+        page_fd = create_page()
+        self._page = Page(page_fd)
+        self._page_fd = page_fd
+        self._sock: socket.socket | None = None
+        self._stream: RecordStream[Report] = RecordStream(REPORT)
+        # What the socket had no room for; a Trio task writes it while there is any.
+        self._unsent: deque[memoryview] = deque()
+        self._nursery: trio.Nursery | None = None
+        self._process = trio.CancelScope()
+        self._conversation = trio.CancelScope()
+        self._ended = trio.Event()
+
+    # What the engine calls
+
+    def start(self, jobs: Sequence[Job]) -> None:
+        """Hand over ``jobs``."""
+        self._send(
+            b"".join(
+                [
+                    ORDER.pack(job.seq, job.id, job.attempt, job.kind, len(job.payload))
+                    + job.payload
+                    for job in jobs
+                ]
+            )
+        )
+
+    def stop(self) -> None:
+        """Have it leave by itself after what it has been given."""
+        if self.is_ready:
+            self._send(ORDER.pack(0, 0, 0, Kind.STOP, 0))
+        else:
+            self._process.cancel()
+
+    def kill(self) -> None:
+        """End the process and everything in its session, at once."""
+        if self.pid is None or self._nursery is None:
+            self._process.cancel()
+            return
+        # The group first: what a task has started would be orphaned by the death of its leader.
+        self._kill_group()
+        self._nursery.start_soon(self._insist)
+
+    def revoke(self, seq: int) -> bool:
+        """See `Page.revoke`."""
+        return self._page.revoke(seq)
+
+    def begun(self) -> tuple[int, float] | None:
+        """See `Page.begun`; None if the worker has spoilt the page."""
+        try:
+            return self._page.begun()
+        except PageError:
+            return None
+
+    def unsent_reports(self) -> list[Report]:
+        """See `Page.published`; nothing if the worker has spoilt the page."""
+        try:
+            return self._page.published()
+        except PageError:
+            logger.error("task worker %d has overwritten its flight recorder", self.worker_id)
+            return []
+
+    async def wait_ended(self) -> None:
+        """Until the process is dead."""
+        await self._ended.wait()
+
+    # Its life
+
+    async def live(self) -> None:
+        """Start the process; return when it is dead and all its reports have been passed on."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                with self._conversation:
+                    with _private_listener() as (listener, address):
+                        nursery.start_soon(self._call, address)
+                        self._sock = await self._accept(listener)
+                    await self._converse(self._sock)
+                with trio.move_on_after(_DEATH_TIME):
+                    await self._ended.wait()
+                self._kill_group()
+                nursery.cancel_scope.cancel()
+        finally:
+            self._nursery = None
+            self._read_last_words()
+            self._kill_group()
+
+    def close(self) -> None:
+        """Give back the page and the socket; nothing can be asked of it then."""
+        if self._page_fd >= 0:
+            os.close(self._page_fd)
+            self._page_fd = -1
+        self._page.close()
+        if self._sock is not None:
+            self._sock.close()
+
+    async def _call(self, address: str) -> None:
+        """The one call that is the process's life, as far as trio-parallel knows."""
+        try:
+            with self._process:
+                async with trio_parallel.open_worker_context(
+                    idle_timeout=math.inf, init=prepare_process
+                ) as context:
+                    await context.run_sync(
+                        task_worker_main,
+                        address,
+                        self._token,
+                        self.worker_id,
+                        self._spec,
+                        kill_on_cancel=True,
+                        # The default limiter has a token a core, and we hold ours for ever.
+                        limiter=trio.CapacityLimiter(1),
+                    )
+        except trio_parallel.BrokenWorkerError as exc:
+            self.exit_code = exc.args[-1].exitcode
+        except Exception as exc:  # noqa: BLE001  # EOFError, ConnectionRefusedError, EMFILE: all mean that it could not start
+            self.start_failure = f"{type(exc).__name__}: {exc}"
+        finally:
+            self._ended.set()
+            self._conversation.cancel()
+
+    async def _accept(self, listener: trio.socket.SocketType) -> socket.socket:
+        while True:
+            connection, _ = await listener.accept()
+            with trio.move_on_after(_HELLO_TIME):
+                hello = b""
+                while len(hello) < HELLO.size:
+                    data = await connection.recv(HELLO.size - len(hello))
+                    if not data:
+                        break
+                    hello += data
+                else:
+                    token, pid = HELLO.unpack(hello)
+                    if secrets.compare_digest(token, self._token) and _is_ours(connection):
+                        self.pid = pid
+                        sock = socket.socket(fileno=connection.detach())
+                        sock.setblocking(False)
+                        socket.send_fds(sock, [b"\0"], [self._page_fd])
+                        os.close(self._page_fd)
+                        self._page_fd = -1
+                        return sock
+            connection.close()
+
+    async def _converse(self, sock: socket.socket) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(sock)
+            try:
+                if not self._read(sock):
+                    return
+            except BlockingIOError:
+                continue
+
+    def _read(self, sock: socket.socket) -> bool:
+        """Read once and pass on what came; False at the end.
+
+        Raises:
+          BlockingIOError: if nothing is there now.
+        """
+        try:
+            data = sock.recv(_RECEIVE_SIZE)
+        except ConnectionError:
+            return False
+        if not data:
+            return False
+        reports = self._stream.feed(data)
+        if not self.is_ready and reports:
+            _, status, _, _, body = reports.pop(0)
+            if status == Status.READY:
+                self.is_ready = True
+                self._on_ready()
+            else:
+                self.start_failure = body.decode()
+        if reports:
+            self._on_reports(reports)
+        return True
+
+    def _read_last_words(self) -> None:
+        """Read what the dead process had sent, and then what it had finished and not sent."""
+        if self._sock is None:
+            return
+        try:
+            while self._read(self._sock):
+                pass
+        except BlockingIOError:  # a process that it has started holds the other end
+            pass
+        reports = self.unsent_reports()
+        if reports:
+            self._on_reports(reports)
+
+    def _send(self, data: bytes) -> None:
+        if self._sock is None or self._nursery is None:
+            return  # it is dead, and its successor will get what it was given
+        sent = 0
+        if not self._unsent:
+            try:
+                sent = self._sock.send(data)
+            except BlockingIOError:
+                pass
+            except OSError:
+                return  # it is dying, which `live` will see by itself
+            if sent < len(data):
+                self._nursery.start_soon(self._write_unsent, self._sock)
+        if sent < len(data):
+            self._unsent.append(memoryview(data)[sent:])
+
+    async def _write_unsent(self, sock: socket.socket) -> None:
+        while self._unsent:
+            await trio.lowlevel.wait_writable(sock)
+            try:
+                sent = sock.send(self._unsent[0])
+            except BlockingIOError:
+                continue
+            except OSError:
+                return  # it is dying; what is unsent stays so
+            rest = self._unsent[0][sent:]
+            if rest:
+                self._unsent[0] = rest
+            else:
+                self._unsent.popleft()
+
+    async def _insist(self) -> None:
+        """Kill through trio-parallel too, should the killed process not be noticed."""
+        with trio.move_on_after(_DEATH_TIME):
+            await self._ended.wait()
+        self._process.cancel()
+
+    def _kill_group(self) -> None:
+        if self.pid is not None:
+            try:
+                os.killpg(self.pid, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                return  # nobody is left in it (macOS says so with EPERM)
+
+
+@contextmanager
+def _private_listener() -> Iterator[tuple[trio.socket.SocketType, str]]:
+    """A Unix socket in a directory that only this user can enter, both gone afterwards."""
+    base = _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK | os.X_OK) else None
+    with tempfile.TemporaryDirectory(prefix="trioserver-", dir=base) as directory:
+        address = os.path.join(directory, "worker")  # noqa: PTH118  # text for the worker's side
+        listener = socket.socket(socket.AF_UNIX)
+        with trio.socket.from_stdlib_socket(listener) as trio_listener:
+            listener.bind(address)
+            listener.listen(1)
+            yield trio_listener, address
+
+
+def _is_ours(connection: trio.socket.SocketType) -> bool:
+    """Whether the peer is a process of this user, where the system tells."""
+    option = getattr(socket, "SO_PEERCRED", None)
+    if option is None:
+        return True  # the directory and the token have kept strangers out
+    credentials = struct.Struct("3i")
+    raw = connection.getsockopt(socket.SOL_SOCKET, option, credentials.size)
+    return bool(credentials.unpack(raw)[1] == os.getuid())

@@ -1,0 +1,67 @@
+"""A dispatcher with its engine at work and its alarm set: the outermost ring of an event worker."""
+
+from __future__ import annotations
+
+import math
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+from trioserver._tasks._dispatcher import Dispatcher
+from trioserver._tasks._engine import Engine
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from contextlib import AbstractAsyncContextManager
+
+    from trioserver._tasks._engine import Events
+
+
+class TaskWorkers(Engine, Protocol):
+    """An engine and the life of its workers."""
+
+    @property
+    def task_worker_num(self) -> int:
+        """How many workers it has."""
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """The clock of its reports."""
+
+    def running(self, events: Events) -> AbstractAsyncContextManager[None]:
+        """Have the workers run; inside, all are ready."""
+
+
+class _Alarm:
+    """Calls the dispatcher when it has asked for it."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._sleep = trio.CancelScope()
+
+    def set(self, at: float) -> None:
+        """Ring at ``at``, or before."""
+        deadline = trio.current_time() + at - self._clock()
+        if deadline < self._sleep.deadline:
+            self._sleep.deadline = deadline
+
+    async def run(self, ring: Callable[[], None]) -> None:
+        """Ring whenever it was set to."""
+        while True:
+            with self._sleep:
+                await trio.sleep_forever()
+            self._sleep = trio.CancelScope(deadline=math.inf)
+            ring()
+
+
+@asynccontextmanager
+async def open_dispatcher(workers: TaskWorkers) -> AsyncIterator[Dispatcher]:
+    """A dispatcher over ``workers``, all of them ready; they leave at the end."""
+    alarm = _Alarm(workers.clock)
+    dispatcher = Dispatcher(workers, workers.task_worker_num, workers.clock, alarm.set)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(alarm.run, dispatcher.look_after)
+        async with workers.running(dispatcher):
+            yield dispatcher
+        nursery.cancel_scope.cancel()
