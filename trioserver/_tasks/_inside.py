@@ -110,7 +110,11 @@ class _Loop:
                 return
             begun = monotonic()
             if begin(seq, begun):
-                status, answer = self._run(task_id, attempt, kind, body)
+                status, answer = run_order(
+                    self._on_task, self._worker_id, task_id, attempt, kind, body
+                )
+                if is_forked():  # a child that the task forked came back here; the worker goes on
+                    _leave(0)
                 self._report(seq, status, begun, monotonic() - begun, answer)
             else:
                 self._report(seq, Status.SKIPPED, begun, 0.0, b"")
@@ -121,21 +125,6 @@ class _Loop:
             if not data:
                 _leave(1)
             self._orders.extend(self._stream.feed(data))
-
-    def _run(self, task_id: int, attempt: int, kind: int, body: bytes) -> tuple[int, bytes]:
-        try:
-            if kind == Kind.CALL:
-                fn, args = pickle.loads(body)
-                value = fn(*args)
-            else:
-                value = self._on_task(Task(task_id, pickle.loads(body), self._worker_id, attempt))
-            if is_forked():  # a child that the task forked came back here: the parent has the loop
-                _leave(0)
-            return Status.OK, _pack_result(value)
-        except BaseException as exc:  # noqa: BLE001  # rule: each task is guarded by itself
-            if is_forked():
-                _leave(1)
-            return Status.FAILED, _pack_failure(exc)
 
     def _report(self, seq: int, status: int, begun: float, ran: float, body: bytes) -> None:
         record = REPORT.pack(seq, status, begun, ran, len(body)) + body
@@ -152,6 +141,21 @@ class _Loop:
             self._sock.sendall(reports)
             reports.release()
             self._recorder.clear()
+
+
+def run_order(
+    on_task: OnTask, worker_id: int, task_id: int, attempt: int, kind: int, body: bytes
+) -> tuple[Status, bytes]:
+    """Run one order; status and body of the report about it, whatever the user's code does."""
+    try:
+        if kind == Kind.CALL:
+            fn, args = pickle.loads(body)
+            value = fn(*args)
+        else:
+            value = on_task(Task(task_id, pickle.loads(body), worker_id, attempt))
+        return Status.OK, _pack_result(value)
+    except BaseException as exc:  # noqa: BLE001  # rule: each task is guarded by itself
+        return Status.FAILED, _pack_failure(exc)
 
 
 def _pack_result(value: object) -> bytes:
