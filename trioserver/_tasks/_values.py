@@ -6,7 +6,7 @@ No trio, no attrs: task workers load this module.
 from __future__ import annotations
 
 import pickle
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
 from trioserver._errors import TaskCancelled, TaskError, TaskFailed, TaskWorkerCrashed
 from trioserver._tasks._wire import Failure, Status
@@ -24,7 +24,7 @@ class Task:
 
     id: int
     """The id that ``server.task`` returned."""
-    data: object
+    data: Any  # only the app knows what it posts
     """What was posted: a copy of its own, unpickled here."""
     worker_id: int
     """The task worker that runs it, from 0 to ``task_worker_num`` - 1."""
@@ -66,7 +66,7 @@ class Completion:
         return self._job.id
 
     @property
-    def data(self) -> object:
+    def data(self) -> Any:  # only the app knows what it posts
         """What was posted: a copy as it was at the call."""
         if self._data is _UNSET:
             self._data = pickle.loads(self._job.payload)
@@ -108,7 +108,7 @@ class Completion:
         return self._error
 
     @property
-    def result(self) -> object:
+    def result(self) -> Any:  # only the app knows what its tasks return
         """What ``on_task`` returned.
 
         Raises:
@@ -119,7 +119,7 @@ class Completion:
             raise self._error
         return self._result
 
-    def unwrap(self) -> object:
+    def unwrap(self) -> Any:
         """``result``, by the name that `outcome.Outcome` has for it."""
         return self.result
 
