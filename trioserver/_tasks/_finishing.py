@@ -7,6 +7,7 @@ there to take the next completion, and hundreds of quick ones are still called b
 
 from __future__ import annotations
 
+import logging
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from trioserver._tasks._values import Completion
 
     OnFinish = Callable[[Completion], Awaitable[object]]
+
+logger = logging.getLogger("trioserver.tasks")
 
 MAX_LOOPS: Final = 64
 """Calls of ``on_finish`` that may wait at the same time; further completions queue behind them."""
@@ -81,7 +84,8 @@ class FinishLoops:
             self._spare -= 1
             if self._spare == 0 and self._loops < MAX_LOOPS:
                 self.start()
-            await contained("tasks", "on_finish", on_finish, completion)
+            name = f"on_finish of task {completion.task_id}"
+            await contained(logger, name, on_finish, completion)
             self._spare += 1
             self._delivered()
             await self._pacer.checkpoint()

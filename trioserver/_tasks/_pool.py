@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from trioserver._net._connection import Connection
     from trioserver._pacing import Pacer
+    from trioserver._settings import Settings
     from trioserver._stopping import Stopping
     from trioserver._tasks._dispatcher import Dispatcher
     from trioserver._tasks._finishing import OnFinish
@@ -194,6 +195,9 @@ class TaskPool:
         return self._accept(job)
 
     def _accept(self, job: Job) -> int:
+        if job.stream is not None and job.stream.is_closed:
+            # It closed while the post waited in line; nothing would ever end the task.
+            raise trio.ClosedResourceError("the connection that the task would belong to is closed")
         job.id = next(self._ids)
         job.posted_at = self._dispatcher.clock()
         self._jobs[job.id] = job
@@ -267,8 +271,7 @@ def dump(value: object, what: str) -> bytes:
 async def open_task_pool(
     dispatcher: Dispatcher,
     on_finish: OnFinish,
-    *,
-    max_queued_tasks: int,
+    settings: Settings,
     stopping: Stopping,
     pacer: Pacer,
 ) -> AsyncIterator[TaskPool]:
@@ -280,7 +283,7 @@ async def open_task_pool(
     What was cut is counted in ``stopping.cut``.
     """
     send, receive = trio.open_memory_channel[tuple["OnFinish", Completion]](math.inf)
-    pool = TaskPool(dispatcher, send, on_finish, max_queued_tasks, pacer)
+    pool = TaskPool(dispatcher, send, on_finish, settings.max_queued_tasks, pacer)
     async with trio.open_nursery() as finishing:
         FinishLoops(receive, finishing, pool.delivered, pacer).start()
         with send:

@@ -1,0 +1,49 @@
+"""The one place where an exception of a user's callback ends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVarTuple
+
+import trio
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Awaitable, Callable
+
+ArgsT = TypeVarTuple("ArgsT")
+
+# These are not the callback's own: the first two end Trio tasks, the last one the interpreter's
+# coroutines.
+_PASSING = (trio.Cancelled, KeyboardInterrupt, GeneratorExit)
+
+
+async def contained(
+    logger: logging.Logger,
+    name: object,
+    async_fn: Callable[[*ArgsT], Awaitable[object]],
+    *args: *ArgsT,
+) -> BaseException | None:
+    """Call ``async_fn(*args)`` and log whatever it raises, also ``SystemExit`` or a group.
+
+    ``name`` is what the log calls it; it becomes text only then.
+
+    Cancellation passes, and so does the part of a group that is one.
+
+    Returns:
+      What it raised, None if it returned.
+    """
+    try:
+        await async_fn(*args)
+    except _PASSING:
+        raise
+    except BaseExceptionGroup as group:
+        passing, own = group.split(_PASSING)
+        if own is not None:
+            logger.error("%s raised", name, exc_info=own)
+        if passing is not None:
+            raise passing from None
+        return own
+    except BaseException as exc:  # noqa: BLE001  # whatever it raises costs only its own
+        logger.error("%s raised", name, exc_info=exc)
+        return exc
+    return None

@@ -1,0 +1,189 @@
+"""The connections of an event worker, and how they end when it stops.
+
+Each connection is one Trio task (`_life`). A stop takes them through three steps: `stop_reading` ends
+the wait for further frames; `handling`, the inner ring, ends when no callback runs any more; and
+`open_connections`, the outer one, closes what has stayed open so long, so that ``on_finish`` could
+still answer.
+"""
+
+from __future__ import annotations
+
+import itertools
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from trioserver._net._connection import Connection
+from trioserver._net._life import live
+from trioserver._net._readiness import open_readiness
+from trioserver._net._transport import SocketTransport, StreamTransport
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from trioserver._net._framing import Decoder, Framing
+    from trioserver._net._readiness import Readiness
+    from trioserver._net._transport import Transport
+    from trioserver._pacing import Pacer
+    from trioserver._server import Server
+    from trioserver._stopping import Stopping
+
+
+@attrs.frozen(kw_only=True)
+class Protocol:
+    """What the app does with its connections; `on_receive` or `on_stream` is there."""
+
+    framing: Framing
+    max_length: int
+    """Of a frame, in bytes."""
+    on_connect: Callable[[Connection], Awaitable[object]] | None = None
+    on_receive: Callable[[Connection, bytes], Awaitable[object]] | None = None
+    on_stream: Callable[[Connection], Awaitable[object]] | None = None
+    on_close: Callable[[Connection], Awaitable[object]] | None = None
+
+    def decoder(self) -> Decoder:
+        """A decoder for one more connection."""
+        return self.framing.decoder(self.max_length)
+
+
+class Connections:
+    """The open connections, and what they share.
+
+    Args:
+      protocol: What is done with them.
+      max_conn: How many may be open at a time.
+      readiness: Watches their sockets.
+      nursery: Where their Trio tasks live.
+      pacer: Paces their hot calls.
+    """
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        max_conn: int,
+        readiness: Readiness,
+        nursery: trio.Nursery,
+        pacer: Pacer,
+    ) -> None:
+        self.protocol = protocol
+        self.nursery = nursery
+        self.pacer = pacer
+        # Set by the server, which is made later and before the first connection comes.
+        self.server: Server
+        self.on_closing: Callable[[Connection], None] | None = None
+        self._max_conn = max_conn
+        self._readiness = readiness
+        self._ids = itertools.count(1)
+        self._open: dict[int, Connection] = {}
+        self._one_left = trio.Event()
+        # Those whose callbacks have not ended; the others wait for `closing`.
+        self._handled: set[Connection] = set()
+        self._all_handled = trio.Event()
+        self._closing = trio.Event()
+        self._is_stopped = False
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def all(self) -> tuple[Connection, ...]:
+        """Those that are open now, the oldest first."""
+        return tuple(connection for connection in self._open.values() if not connection.is_closed)
+
+    # Coming
+
+    @property
+    def is_full(self) -> bool:
+        """Whether ``max_conn`` are open."""
+        return len(self._open) >= self._max_conn
+
+    async def wait_room(self) -> None:
+        """Until one more may come."""
+        while self.is_full:
+            self._one_left = trio.Event()
+            await self._one_left.wait()
+
+    def add_socket(self, sock: socket.socket) -> None:
+        """Serve a connected, non-blocking socket; it is the connection's from now on."""
+        connection = Connection(next(self._ids), self)
+        transport = SocketTransport(sock, self._readiness, connection.was_reset)
+        self._add(connection, transport)
+
+    def add_stream(self, stream: trio.abc.Stream) -> None:
+        """Serve a stream; it is the connection's from now on."""
+        self._add(Connection(next(self._ids), self), StreamTransport(stream))
+
+    def _add(self, connection: Connection, transport: Transport) -> None:
+        connection.use(transport)
+        self._open[connection.id] = connection
+        self._handled.add(connection)
+        self.nursery.start_soon(live, connection, self)
+
+    # Going: what a connection's life calls
+
+    async def handled(self, connection: Connection) -> None:
+        """Its callbacks have ended; returns when it may close."""
+        self._handled.discard(connection)
+        if not self._handled:
+            self._all_handled.set()
+        if self._is_stopped and not connection.is_closed:
+            await self._closing.wait()
+        if self.on_closing is not None:
+            self.on_closing(connection)
+
+    def gone(self, connection: Connection) -> None:
+        """It is closed, and ``on_close`` has run."""
+        self._handled.discard(connection)
+        del self._open[connection.id]
+        self._one_left.set()
+
+    # Stopping
+
+    def stop_reading(self) -> None:
+        """Wait for no further frames; those that have come whole are still handled."""
+        self._is_stopped = True
+        for connection in self._handled:
+            connection.stop_reading()
+
+    @asynccontextmanager
+    async def handling(self, stopping: Stopping) -> AsyncIterator[None]:
+        """Inside, callbacks run; at the end they have until the deadline, and then are cancelled."""
+        try:
+            yield
+            self.stop_reading()
+            with stopping.until_deadline():
+                await self._wait_all_handled()
+        finally:
+            stopping.cut += len(self._handled)
+            for connection in self._handled:
+                connection.cancel_callbacks()
+        with stopping.for_a_stage():
+            await self._wait_all_handled()
+
+    async def _wait_all_handled(self) -> None:
+        while self._handled:
+            self._all_handled = trio.Event()
+            await self._all_handled.wait()
+
+    async def close_all(self, stopping: Stopping) -> None:
+        """Close all that are open, and wait for their ``on_close``."""
+        self._closing.set()
+        with stopping.for_a_stage():
+            while self._open:
+                self._one_left = trio.Event()
+                await self._one_left.wait()
+        stopping.cut += len(self._open)
+
+
+@asynccontextmanager
+async def open_connections(
+    protocol: Protocol, *, max_conn: int, pacer: Pacer, stopping: Stopping
+) -> AsyncIterator[Connections]:
+    """Connections; at a regular end all are closed, and their ``on_close`` has run."""
+    async with open_readiness() as readiness, trio.open_nursery() as nursery:
+        connections = Connections(protocol, max_conn, readiness, nursery, pacer)
+        yield connections
+        await connections.close_all(stopping)
+        nursery.cancel_scope.cancel()

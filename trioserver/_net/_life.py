@@ -1,0 +1,100 @@
+"""The life of one connection, as one Trio task.
+
+1. ``on_connect``; then frames go to ``on_receive``, one call each and one at a time, or all is left to
+   ``on_stream``.
+2. That ends with the client's last frame, a reset, `Connection.aclose`, an exception, or the server's
+   stop, where the connection stays open until it is told to close. Then what it owns is ended: its
+   tasks, and what it has started.
+3. What is left to send is sent, the transport is closed, and ``on_close`` runs, once and always.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import trio
+
+from trioserver._errors import FramingError
+from trioserver._guard import contained
+
+if TYPE_CHECKING:
+    from trioserver._net._connection import Connection
+    from trioserver._net._connections import Connections, Protocol
+
+logger = logging.getLogger("trioserver.connection")
+
+
+async def live(connection: Connection, connections: Connections) -> None:
+    """Live through all of it."""
+    protocol = connections.protocol
+    try:
+        await _handle(connection, protocol)
+        await connections.handled(connection)
+    finally:
+        # Cancelled or not: what follows ends at once then, but it does happen.
+        connection.begin_close("server stopped")
+        try:
+            await connection.release()  # noqa: ASYNC102  # see above
+        finally:
+            try:
+                if protocol.on_close is not None:
+                    name = f"on_close of connection {connection.id}"
+                    await contained(logger, name, protocol.on_close, connection)  # noqa: ASYNC102
+            finally:
+                connections.gone(connection)
+
+
+async def _handle(connection: Connection, protocol: Protocol) -> None:
+    """Run the callbacks until there is nothing more for them to do."""
+    place = _Place(connection)
+    callbacks = _call(connection, protocol, place)
+    error = await contained(logger, place, connection.run_callbacks, callbacks)
+    if error is not None:
+        connection.begin_close(f"{place.callback} raised {type(error).__name__}")
+    elif connection.is_at_eof:
+        connection.begin_close("closed by the client")
+    elif protocol.on_stream is not None and not connection.is_reading_stopped:
+        connection.begin_close("closed by the server")
+
+
+class _Place:
+    """Where a connection's callbacks are, for the log."""
+
+    __slots__ = ("_connection", "callback")
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.callback = "on_connect"
+
+    def __str__(self) -> str:
+        return f"{self.callback} of connection {self._connection.id}"
+
+
+async def _call(connection: Connection, protocol: Protocol, place: _Place) -> None:
+    try:
+        if protocol.on_connect is not None:
+            await protocol.on_connect(connection)
+        if protocol.on_stream is not None:
+            place.callback = "on_stream"
+            await protocol.on_stream(connection)
+        elif protocol.on_receive is not None:
+            place.callback = "on_receive"
+            while True:
+                try:
+                    frame = await connection.receive_frame()
+                except trio.EndOfChannel:
+                    return
+                await protocol.on_receive(connection, frame)
+    except FramingError as exc:
+        if exc is not connection.framing_error:
+            raise
+        logger.warning(
+            "connection %d from %s is closed: %s", connection.id, connection.peername, exc
+        )
+        connection.begin_close(str(exc))
+    except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+        if not connection.is_closed and not connection.is_broken:
+            raise
+        logger.debug("%s ended: %s", place, exc)
+        connection.begin_close("reset by the client")

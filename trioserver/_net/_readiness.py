@@ -1,0 +1,248 @@
+"""One edge-triggered epoll for all connections of an event worker.
+
+Trio waits for the epoll's own descriptor, and one system call then tells of every socket on which
+something has happened; a wait for one socket costs none. Rules, each learnt by experiment:
+
+1. An edge comes once. *Readable* holds until a read has found nothing more, and it is cleared before
+   that read and not after, or an edge in between would be lost.
+2. A socket is unregistered before it is closed: a copy of it in another process would go on sending
+   events under a number that the next socket gets.
+3. An event may be of a socket that was closed earlier in the same batch, whose number names a new
+   socket by now. To find a new socket readable or writable for nothing does no harm; a reset counts
+   only if the socket itself confirms it.
+4. A waiting task is forgotten before it is rescheduled, and by its abort function, or a cancelled
+   task would be woken twice.
+
+Where there is no epoll, `TrioReadiness` asks Trio for each wait.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final, Protocol
+
+import outcome
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+HAS_EPOLL: Final = hasattr(select, "epoll")
+_MAX_EVENTS: Final = 1024
+if HAS_EPOLL:
+    _INTEREST: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+    _HUNG_UP: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+    _READABLE: Final = select.EPOLLIN | _HUNG_UP
+    _WRITABLE: Final = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
+_GO_ON: Final[outcome.Outcome[None]] = outcome.Value(None)
+
+
+class Watch(Protocol):
+    """What is known of one socket; readers and writers clear what they are about to use up."""
+
+    is_readable: bool
+    """Whether a read may find something."""
+    is_writable: bool
+    """Whether a write may succeed."""
+    is_hung_up: bool
+    """Whether the peer has sent its last byte, so that a read finds the end and no edge will tell."""
+
+    async def wait_readable(self) -> None:
+        """Until ``is_readable``.
+
+        Raises:
+          trio.BusyResourceError: if another task waits for it.
+          trio.ClosedResourceError: if the watch is closed meanwhile.
+        """
+
+    async def wait_writable(self) -> None:
+        """Until ``is_writable``; raises as `wait_readable` does."""
+
+    def interrupt(self) -> None:
+        """Have the wait for readability return now, as if there were something to read."""
+
+    def close(self) -> None:
+        """Watch no more, and end the waits; before the socket is closed."""
+
+
+class Readiness(Protocol):
+    """Watches sockets."""
+
+    def watch(self, sock: socket.socket, on_reset: Callable[[], None]) -> Watch:
+        """Watch ``sock``.
+
+        Args:
+          sock: Non-blocking.
+          on_reset: Called when the peer has reset the connection, at once where the system tells;
+            elsewhere only reads and writes find out.
+        """
+
+
+@asynccontextmanager
+async def open_readiness() -> AsyncIterator[Readiness]:
+    """The best way that this system has."""
+    if not HAS_EPOLL:
+        yield TrioReadiness()
+        return
+    with select.epoll() as epoll:
+        readiness = EpollReadiness(epoll)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(readiness.run)
+            yield readiness
+            nursery.cancel_scope.cancel()
+
+
+class EpollReadiness:
+    """Watches sockets by one edge-triggered epoll."""
+
+    def __init__(self, epoll: select.epoll) -> None:
+        self._epoll = epoll
+        self._watches: dict[int, _EpollWatch] = {}
+
+    def watch(self, sock: socket.socket, on_reset: Callable[[], None]) -> Watch:
+        """See `Readiness.watch`."""
+        watch = _EpollWatch(self, sock, on_reset)
+        self._watches[sock.fileno()] = watch
+        self._epoll.register(sock, _INTEREST)
+        return watch
+
+    def forget(self, sock: socket.socket) -> None:
+        """Watch ``sock`` no more."""
+        del self._watches[sock.fileno()]
+        self._epoll.unregister(sock)
+
+    async def run(self) -> None:
+        """Pass on what happens, until cancelled."""
+        poll, watches = self._epoll.poll, self._watches
+        while True:
+            await trio.lowlevel.wait_readable(self._epoll.fileno())
+            for fd, events in poll(0, _MAX_EVENTS):
+                watch = watches.get(fd)
+                if watch is not None:
+                    watch.happened(events)
+
+
+class _EpollWatch:
+    """One socket in the epoll."""
+
+    __slots__ = (
+        "_on_reset",
+        "_reader",
+        "_readiness",
+        "_sock",
+        "_writer",
+        "is_hung_up",
+        "is_readable",
+        "is_writable",
+    )
+
+    def __init__(
+        self, readiness: EpollReadiness, sock: socket.socket, on_reset: Callable[[], None]
+    ) -> None:
+        self._readiness = readiness
+        self._sock = sock
+        self._on_reset = on_reset
+        self._reader: trio.lowlevel.Task | None = None
+        self._writer: trio.lowlevel.Task | None = None
+        # The registration itself brings the first edge.
+        self.is_readable = False
+        self.is_writable = True
+        self.is_hung_up = False
+
+    def happened(self, events: int) -> None:
+        """Note ``events`` and wake those who wait for them."""
+        if events & _READABLE:
+            self.is_readable = True
+            if events & _HUNG_UP:
+                self.is_hung_up = True
+            self._wake_reader()
+        if events & _WRITABLE:
+            self.is_writable = True
+            self._wake_writer()
+        if events & select.EPOLLERR and self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self._on_reset()
+
+    async def wait_readable(self) -> None:
+        if self.is_readable:
+            return
+        if self._reader is not None:
+            raise trio.BusyResourceError("another task is receiving on this connection")
+        self._reader = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._abort_reader)
+
+    async def wait_writable(self) -> None:
+        if self.is_writable:
+            return
+        assert self._writer is None, "one task writes for all"
+        self._writer = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._abort_writer)
+
+    def interrupt(self) -> None:
+        self._wake_reader()
+
+    def close(self) -> None:
+        self._readiness.forget(self._sock)
+        closed = outcome.Error(trio.ClosedResourceError("this connection is closed"))
+        self._wake_reader(closed)
+        self._wake_writer(closed)
+
+    def _wake_reader(self, how: outcome.Outcome[None] = _GO_ON) -> None:
+        task, self._reader = self._reader, None
+        if task is not None:
+            trio.lowlevel.reschedule(task, how)
+
+    def _wake_writer(self, how: outcome.Outcome[None] = _GO_ON) -> None:
+        task, self._writer = self._writer, None
+        if task is not None:
+            trio.lowlevel.reschedule(task, how)
+
+    def _abort_reader(self, _raise_cancel: object) -> trio.lowlevel.Abort:
+        self._reader = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def _abort_writer(self, _raise_cancel: object) -> trio.lowlevel.Abort:
+        self._writer = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+
+class TrioReadiness:
+    """Watches sockets by Trio's own waits; the same rules with more system calls."""
+
+    def watch(self, sock: socket.socket, on_reset: Callable[[], None]) -> Watch:  # noqa: ARG002  # the system does not tell
+        """See `Readiness.watch`."""
+        return _TrioWatch(sock)
+
+
+class _TrioWatch:
+    """One socket, watched only while someone waits."""
+
+    __slots__ = ("_sock", "_waiting", "is_hung_up", "is_readable", "is_writable")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._waiting: trio.CancelScope | None = None
+        self.is_readable = True
+        self.is_writable = True
+        self.is_hung_up = False
+
+    async def wait_readable(self) -> None:
+        if self.is_readable:
+            return
+        with trio.CancelScope() as self._waiting:
+            await trio.lowlevel.wait_readable(self._sock)
+        self._waiting = None
+        self.is_readable = True
+
+    async def wait_writable(self) -> None:
+        if not self.is_writable:
+            await trio.lowlevel.wait_writable(self._sock)
+            self.is_writable = True
+
+    def interrupt(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    def close(self) -> None:
+        trio.lowlevel.notify_closing(self._sock)

@@ -1,0 +1,195 @@
+"""The seam between a connection and what carries its bytes: a socket, or any stream of Trio's."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Final, Protocol
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trioserver._net._readiness import Readiness, Watch
+
+_LINGER: Final = 0.5
+"""Seconds in which a peer that is still sending may take our last bytes before we close."""
+_DISCARD_SIZE: Final = 64 * 1024
+
+
+class ReadingStopped(Exception):  # noqa: N818  # a signal between this room's modules
+    """`Transport.stop_reading` was called."""
+
+
+class Transport(Protocol):
+    """Carries the bytes of one connection."""
+
+    @property
+    def peername(self) -> object:
+        """Who is at the other end, as the socket module has it; an empty string if nobody can say."""
+
+    async def receive_some(self, max_bytes: int) -> bytes:
+        """Receive at least one byte; nothing at the end of what the peer sends.
+
+        Raises:
+          trio.BrokenResourceError: if the peer has reset the connection.
+          ReadingStopped: from `stop_reading` on, where it would have to wait.
+        """
+
+    def stop_reading(self) -> None:
+        """Have `receive_some` wait no more."""
+
+    def try_send(self, data: bytes) -> int:
+        """Send what can be sent without waiting; how many bytes that were.
+
+        Raises:
+          trio.BrokenResourceError: if the peer has reset the connection.
+        """
+
+    async def send_all(self, data: memoryview) -> None:
+        """Send it all, waiting as long as the peer takes nothing; raises as `try_send` does."""
+
+    async def send_eof(self) -> None:
+        """Say that nothing more will be sent."""
+
+    async def aclose(self) -> None:
+        """Close, so that what was sent arrives; when cancelled, at once."""
+
+
+class SocketTransport:
+    """A connected, non-blocking socket."""
+
+    __slots__ = ("_at_eof", "_is_stopped", "_sock", "_watch", "peername")
+
+    def __init__(
+        self, sock: socket.socket, readiness: Readiness, on_reset: Callable[[], None]
+    ) -> None:
+        self._sock = sock
+        self._watch: Watch = readiness.watch(sock, on_reset)
+        self._is_stopped = False
+        self._at_eof = False
+        self.peername = _peername(sock)
+
+    async def receive_some(self, max_bytes: int) -> bytes:
+        watch = self._watch
+        while True:
+            if watch.is_readable:
+                watch.is_readable = False
+                try:
+                    data = self._sock.recv(max_bytes)
+                except BlockingIOError:
+                    continue
+                except OSError as exc:
+                    raise trio.BrokenResourceError("the connection was reset") from exc
+                if len(data) == max_bytes or watch.is_hung_up:
+                    watch.is_readable = True
+                if not data:
+                    self._at_eof = True
+                return data
+            if self._is_stopped:
+                raise ReadingStopped
+            await watch.wait_readable()
+
+    def stop_reading(self) -> None:
+        self._is_stopped = True
+        self._watch.interrupt()
+
+    def try_send(self, data: bytes) -> int:
+        try:
+            return self._sock.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as exc:
+            raise trio.BrokenResourceError("the connection was reset") from exc
+
+    async def send_all(self, data: memoryview) -> None:
+        watch = self._watch
+        while data:
+            watch.is_writable = False
+            try:
+                data = data[self._sock.send(data) :]
+            except BlockingIOError:
+                await watch.wait_writable()
+            except OSError as exc:
+                raise trio.BrokenResourceError("the connection was reset") from exc
+
+    async def send_eof(self) -> None:
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            return  # it is gone, and so is what this would have said
+
+    async def aclose(self) -> None:
+        try:
+            with trio.move_on_after(_LINGER):
+                await self._linger()
+        finally:
+            self._watch.close()
+            self._sock.close()
+
+    async def _linger(self) -> None:
+        """Let a peer that goes on sending take our last bytes.
+
+        To close a socket with unread input resets the connection, and a reset may overtake what
+        was sent before it.
+        """
+        while not self._at_eof:
+            self._watch.is_readable = False
+            try:
+                if not self._sock.recv(_DISCARD_SIZE):
+                    return
+            except OSError:  # nothing is unread, or nobody is there
+                return
+            await self.send_eof()
+            await self._watch.wait_readable()
+
+
+class StreamTransport:
+    """Any stream of Trio's: in memory for tests, or with a protocol of its own below."""
+
+    __slots__ = ("_is_stopped", "_stream", "_waiting", "peername")
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+        self._waiting: trio.CancelScope | None = None
+        self._is_stopped = False
+        self.peername: object = ""
+
+    async def receive_some(self, max_bytes: int) -> bytes:
+        if self._is_stopped:
+            raise ReadingStopped
+        data = None
+        with trio.CancelScope() as self._waiting:
+            data = bytes(await self._stream.receive_some(max_bytes))
+        self._waiting = None
+        if data is None:
+            raise ReadingStopped
+        return data
+
+    def stop_reading(self) -> None:
+        self._is_stopped = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    def try_send(self, data: bytes) -> int:  # noqa: ARG002  # only the writer can tell
+        return 0
+
+    async def send_all(self, data: memoryview) -> None:
+        try:
+            await self._stream.send_all(data)
+        except trio.ClosedResourceError as exc:
+            raise trio.BrokenResourceError from exc
+
+    async def send_eof(self) -> None:
+        if isinstance(self._stream, trio.abc.HalfCloseableStream):
+            await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+def _peername(sock: socket.socket) -> object:
+    try:
+        return sock.getpeername()
+    except OSError:  # it has left already
+        return ""
