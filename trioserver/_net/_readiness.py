@@ -36,7 +36,6 @@ if HAS_EPOLL:
     _HUNG_UP: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
     _READABLE: Final = select.EPOLLIN | _HUNG_UP
     _WRITABLE: Final = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
-_GO_ON: Final[outcome.Outcome[None]] = outcome.Value(None)
 
 
 class Watch(Protocol):
@@ -184,19 +183,21 @@ class _EpollWatch:
 
     def close(self) -> None:
         self._readiness.forget(self._sock)
-        closed = outcome.Error(trio.ClosedResourceError("this connection is closed"))
-        self._wake_reader(closed)
-        self._wake_writer(closed)
+        for task in (self._reader, self._writer):
+            if task is not None:
+                error = trio.ClosedResourceError("this connection is closed")
+                trio.lowlevel.reschedule(task, outcome.Error(error))
+        self._reader = self._writer = None
 
-    def _wake_reader(self, how: outcome.Outcome[None] = _GO_ON) -> None:
+    def _wake_reader(self) -> None:
         task, self._reader = self._reader, None
         if task is not None:
-            trio.lowlevel.reschedule(task, how)
+            trio.lowlevel.reschedule(task)
 
-    def _wake_writer(self, how: outcome.Outcome[None] = _GO_ON) -> None:
+    def _wake_writer(self) -> None:
         task, self._writer = self._writer, None
         if task is not None:
-            trio.lowlevel.reschedule(task, how)
+            trio.lowlevel.reschedule(task)
 
     def _abort_reader(self, _raise_cancel: object) -> trio.lowlevel.Abort:
         self._reader = None
