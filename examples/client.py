@@ -1,6 +1,6 @@
 """The client of Swoole's lesson on tasks, for ``orders.py``.
 
-    python examples/client.py [PORT]
+python examples/client.py [PORT]
 """
 
 from __future__ import annotations

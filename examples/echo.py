@@ -1,7 +1,7 @@
 """The smallest app: a module with one function.
 
-    python -m trioserver examples.echo
-    printf 'hello\n' | nc -N 127.0.0.1 9501
+python -m trioserver examples.echo
+printf 'hello\n' | nc -N 127.0.0.1 9501
 """
 
 from __future__ import annotations

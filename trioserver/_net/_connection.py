@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVarTuple, final
 
 import trio
 
-from trioserver._errors import FramingError
 from trioserver._net._background import Background
+from trioserver._net._inbox import READ_SIZE, Inbox
 from trioserver._net._outbox import Outbox
-from trioserver._net._transport import ReadingStopped
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 
     from trioserver._net._connections import Connections
     from trioserver._net._transport import Transport
@@ -22,15 +21,6 @@ if TYPE_CHECKING:
 
 ArgsT = TypeVarTuple("ArgsT")
 
-READ_SIZE: Final = 64 * 1024
-"""Bytes that one read asks for."""
-FRAME_BUDGET: Final = 64
-"""Frames that are handled before others have their turn.
-
-With it the polite neighbours of a flooding client wait 0.7 ms at their p99; without it 12 ms.
-"""
-HIGH_WATER: Final = 64 * 1024
-"""Bytes of replies that are joined before they are written."""
 CLOSE_TIME: Final = 5.0
 """Seconds that a peer has to take what is left to send when its connection closes."""
 
@@ -45,24 +35,16 @@ class Connection(trio.abc.HalfCloseableStream):
 
     __slots__ = (
         "_background",
-        "_budget",
-        "_decoder",
-        "_is_callback_running",
+        "_connections",
         "_is_closed",
         "_is_sending_over",
-        "_joined",
-        "_joined_size",
-        "_next_frame",
-        "_outbox",
-        "_connections",
         "_scope",
         "_state",
         "_transport",
         "close_reason",
-        "framing_error",
         "id",
-        "is_at_eof",
-        "is_reading_stopped",
+        "_inbox",
+        "_outbox",
     )
 
     id: int
@@ -74,32 +56,23 @@ class Connection(trio.abc.HalfCloseableStream):
         self.id = number
         self.close_reason = None
         self._connections = connections
-        self._decoder = connections.protocol.decoder()
         self._transport: Transport
+        self._inbox: Inbox
         self._outbox: Outbox
         # Ends the callbacks.
         self._scope = trio.CancelScope()
+        # Made when they are first asked for: most connections need neither.
         self._state: types.SimpleNamespace | None = None
         self._background: Background | None = None
-        # Whether the callbacks' coroutine has the processor, so that whoever sends is part of it.
-        self._is_callback_running = False
-        # The frame after the one that is being handled, if it has come whole: then replies wait to
-        # be joined by its own.
-        self._next_frame: bytes | None = None
-        self._joined: list[bytes] = []
-        self._joined_size = 0
-        self._budget = FRAME_BUDGET
-        self.framing_error: FramingError | None = None
-        # For `_life`: why frames have ended.
-        self.is_at_eof = False
-        self.is_reading_stopped = False
         self._is_sending_over = False
         self._is_closed = False
 
     def use(self, transport: Transport) -> None:
         """Take over ``transport``."""
+        connections = self._connections
         self._transport = transport
-        self._outbox = Outbox(transport, self._connections.nursery)
+        self._inbox = Inbox(transport, connections.protocol.decoder(), connections.pacer)
+        self._outbox = Outbox(transport, connections.nursery)
 
     # What it knows
 
@@ -139,15 +112,13 @@ class Connection(trio.abc.HalfCloseableStream):
           trio.BrokenResourceError: if the client has reset it.
         """
         await self._connections.pacer.checkpoint()
-        self._check_sendable()
-        if self._is_callback_running and not self._outbox.is_backed_up:
-            self._joined.append(bytes(data))
-            self._joined_size += len(data)
-            if self._next_frame is not None and self._joined_size < HIGH_WATER:
-                return
-            data = self._take_joined()
-        if data:
-            await self._outbox.send_all(bytes(data))
+        self._check_open()
+        self._outbox.check()
+        if self._is_sending_over:
+            raise trio.ClosedResourceError("send_eof was called on this connection")
+        data = bytes(data)
+        if self._inbox.next_frame is None or not self._outbox.join(data):
+            await self._outbox.send_all(data)
 
     async def send_frame(self, payload: bytes) -> None:
         """Send ``payload`` as one frame of the app's framing; otherwise as `send_all`.
@@ -166,10 +137,7 @@ class Connection(trio.abc.HalfCloseableStream):
 
     async def send_eof(self) -> None:
         """Say that nothing more will be sent, after what is left; receiving goes on."""
-        self._check_open()
-        self._flush()
-        await trio.lowlevel.checkpoint()
-        await self._outbox.wait_empty()
+        await self.wait_send_all_might_not_block()
         self._is_sending_over = True
         await self._transport.send_eof()
 
@@ -185,15 +153,15 @@ class Connection(trio.abc.HalfCloseableStream):
           trio.ClosedResourceError: if the connection was closed here.
           trio.BusyResourceError: if another Trio task is receiving.
         """
-        self._budget -= 1
-        if self._budget <= 0:
-            self._budget = FRAME_BUDGET
-            await self._connections.pacer.give_turn()
-        frame = self._next_frame
-        if frame is None:
-            frame = await self._read_frame()
-        self._next_frame = self._decode()
-        return frame
+        self._check_open()
+        try:
+            return await self._inbox.receive_frame()
+        except trio.EndOfChannel:
+            self._check_open()
+            raise
+        except trio.BrokenResourceError:
+            self.was_reset()
+            raise
 
     def frames(self) -> AsyncIterator[bytes]:
         """Iterate over frames: ``async for frame in stream.frames()``; raises as `receive_frame`."""
@@ -208,53 +176,14 @@ class Connection(trio.abc.HalfCloseableStream):
             raise ValueError(f"max_bytes must be >= 1: {max_bytes}")
         self._check_open()
         await trio.lowlevel.checkpoint()
-        self._flush()
-        return await self._receive(max_bytes or READ_SIZE) or b""
-
-    async def _receive(self, max_bytes: int) -> bytes | None:
-        """Bytes, empty at the client's end of file, None if reading was stopped."""
         try:
-            return await self._transport.receive_some(max_bytes)
-        except ReadingStopped:
-            self._check_open()
-            self.is_reading_stopped = True
-            return None
+            data = await self._inbox.receive_some(READ_SIZE if max_bytes is None else max_bytes)
         except trio.BrokenResourceError:
-            self._outbox.fail("the client has reset the connection")
+            self.was_reset()
             raise
-
-    async def _read_frame(self) -> bytes:
-        self._check_open()
-        while True:
-            if self.framing_error is not None:
-                raise self.framing_error
-            self._flush()
-            if self.is_at_eof:
-                raise trio.EndOfChannel
-            data = await self._receive(READ_SIZE)
-            if data is None:
-                raise trio.EndOfChannel
-            if not data:
-                self.is_at_eof = True
-                try:
-                    self._decoder.receive_eof()
-                except FramingError as exc:
-                    self.framing_error = exc
-                continue
-            self._decoder.receive_data(data)
-            frame = self._decode()
-            if frame is not None:
-                return frame
-
-    def _decode(self) -> bytes | None:
-        """The next whole frame; an error waits until the frames before it are handled."""
-        if self.framing_error is not None:
-            return None
-        try:
-            return self._decoder.next_frame()
-        except FramingError as exc:
-            self.framing_error = exc
-            return None
+        if not data:
+            self._check_open()
+        return data
 
     # What else belongs to it
 
@@ -310,7 +239,7 @@ class Connection(trio.abc.HalfCloseableStream):
         self.begin_close("closed by the server")
         await trio.lowlevel.checkpoint()
 
-    # What its life (`_life`) calls
+    # What its life (`_life`) and those who share it call
 
     @property
     def is_closed(self) -> bool:
@@ -319,37 +248,31 @@ class Connection(trio.abc.HalfCloseableStream):
 
     @property
     def is_broken(self) -> bool:
-        """Whether the client can get nothing more."""
+        """Whether nothing more can reach the client."""
         return self._outbox.is_broken
-
-    def stop_reading(self) -> None:
-        """End the wait for the next frame; whole frames that are here are still handled."""
-        self._transport.stop_reading()
 
     def begin_close(self, reason: str) -> None:
         """Take nothing more from callbacks; the first reason is the one that counts."""
         if not self._is_closed:
-            self._flush()
+            self._outbox.flush()
             self._is_closed = True
             self.close_reason = reason
-            self._transport.stop_reading()
+            self._inbox.stop()
 
     def was_reset(self) -> None:
         """The client has reset it: nothing can arrive there, so callbacks end now."""
-        self._joined.clear()
-        self.begin_close("reset by the client")
         self._outbox.fail("the client has reset the connection")
+        self.begin_close("reset by the client")
         self.cancel_callbacks()
 
     def cancel_callbacks(self) -> None:
         """End the callbacks, wherever they wait."""
         self._scope.cancel()
 
-    async def run_callbacks(self, callbacks: Coroutine[Any, Any, None]) -> bool:
-        """Run the coroutine of all callbacks to its end; False if it was cancelled."""
+    async def run_callbacks(self, callbacks: Coroutine[Any, Any, None]) -> None:
+        """Run the coroutine of all callbacks to its end, or until `cancel_callbacks`."""
         with self._scope:
-            await self._write_before_waiting(callbacks)
-        return not self._scope.cancelled_caught
+            await self._outbox.write_before_waiting(callbacks)
 
     async def release(self) -> None:
         """End what belongs to it, let the client take what is left, and close the transport."""
@@ -368,50 +291,6 @@ class Connection(trio.abc.HalfCloseableStream):
             if self._outbox.is_broken:
                 raise trio.BrokenResourceError(self.close_reason)
             raise trio.ClosedResourceError(f"this connection is closed: {self.close_reason}")
-
-    def _check_sendable(self) -> None:
-        self._check_open()
-        self._outbox.check()
-        if self._is_sending_over:
-            raise trio.ClosedResourceError("send_eof was called on this connection")
-
-    def _take_joined(self) -> bytes:
-        data = self._joined[0] if len(self._joined) == 1 else b"".join(self._joined)
-        self._joined.clear()
-        self._joined_size = 0
-        return data
-
-    def _flush(self) -> None:
-        """Write joined replies; never raises, since Trio's traps wait behind it."""
-        if self._joined:
-            self._outbox.post(self._take_joined())
-
-    @types.coroutine
-    def _write_before_waiting(
-        self, callbacks: Coroutine[Any, Any, None]
-    ) -> Generator[Any, Any, None]:
-        """Await ``callbacks``, and write joined replies before each time that it waits.
-
-        It passes Trio's traps on as they are. Nothing may go wrong between a trap and its ``yield``:
-        the trap has parked this task already, and only Trio can wake it.
-        """
-        resume: Callable[[Any], object] = callbacks.send
-        value: object = None
-        while True:
-            self._is_callback_running = True
-            try:
-                trap = resume(value)
-            except StopIteration:
-                return
-            finally:
-                self._is_callback_running = False
-            self._flush()
-            try:
-                value = yield trap
-                resume = callbacks.send
-            except BaseException as exc:  # noqa: BLE001  # it belongs to `callbacks`
-                value = exc
-                resume = callbacks.throw
 
     def __repr__(self) -> str:
         state = self.close_reason or "open"

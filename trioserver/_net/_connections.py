@@ -145,7 +145,7 @@ class Connections:
         """Wait for no further frames; those that have come whole are still handled."""
         self._is_stopped = True
         for connection in self._handled:
-            connection.stop_reading()
+            connection._inbox.stop()
 
     @asynccontextmanager
     async def handling(self, stopping: Stopping) -> AsyncIterator[None]:

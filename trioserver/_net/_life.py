@@ -52,9 +52,9 @@ async def _handle(connection: Connection, protocol: Protocol) -> None:
     error = await contained(logger, place, connection.run_callbacks, callbacks)
     if error is not None:
         connection.begin_close(f"{place.callback} raised {type(error).__name__}")
-    elif connection.is_at_eof:
+    elif connection._inbox.is_at_eof:
         connection.begin_close("closed by the client")
-    elif protocol.on_stream is not None and not connection.is_reading_stopped:
+    elif protocol.on_stream is not None and not connection._inbox.is_stopped:
         connection.begin_close("closed by the server")
 
 
@@ -87,7 +87,7 @@ async def _call(connection: Connection, protocol: Protocol, place: _Place) -> No
                     return
                 await protocol.on_receive(connection, frame)
     except FramingError as exc:
-        if exc is not connection.framing_error:
+        if exc is not connection._inbox.framing_error:
             raise
         logger.warning(
             "connection %d from %s is closed: %s", connection.id, connection.peername, exc

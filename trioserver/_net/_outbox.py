@@ -3,17 +3,28 @@
 In the plain case nothing is here: the kernel takes it all at once. What it does not take is written
 by a Trio task that lives as long as there is something to write. It belongs to the server and not
 to a caller, so a caller who is cancelled leaves no half of a message behind.
+
+Replies to frames that arrived together leave together, in one system call: a callback's replies are
+joined here while its next frame is at hand, and written with the last of them, or before the
+callback waits for anything (`write_before_waiting`).
 """
 
 from __future__ import annotations
 
+import types
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Generator
+
     from trioserver._net._transport import Transport
+
+
+HIGH_WATER: Final = 64 * 1024
+"""Bytes of replies that are joined before they are written."""
 
 
 class _Piece:
@@ -35,7 +46,16 @@ class Outbox:
       nursery: Where the task that writes lives.
     """
 
-    __slots__ = ("_error", "_is_writing", "_nursery", "_pieces", "_transport")
+    __slots__ = (
+        "_error",
+        "_has_processor",
+        "_is_writing",
+        "_joined",
+        "_joined_size",
+        "_nursery",
+        "_pieces",
+        "_transport",
+    )
 
     def __init__(self, transport: Transport, nursery: trio.Nursery) -> None:
         self._transport = transport
@@ -43,11 +63,10 @@ class Outbox:
         self._pieces: deque[_Piece] = deque()
         self._error: str | None = None
         self._is_writing = False
-
-    @property
-    def is_backed_up(self) -> bool:
-        """Whether something waits to be written."""
-        return bool(self._pieces)
+        self._joined: list[bytes] = []
+        self._joined_size = 0
+        # Whether the callbacks' coroutine is running, so that whoever sends is part of it.
+        self._has_processor = False
 
     @property
     def is_broken(self) -> bool:
@@ -59,11 +78,26 @@ class Outbox:
         if self._error is not None:
             raise trio.BrokenResourceError(self._error)
 
+    def join(self, data: bytes) -> bool:
+        """Keep ``data`` for `write_before_waiting`; False if it had better be sent."""
+        if (
+            not self._has_processor
+            or self._pieces
+            or self._joined_size + len(data) > HIGH_WATER
+            or self._error is not None
+        ):
+            return False
+        self._joined.append(data)
+        self._joined_size += len(data)
+        return True
+
     async def send_all(self, data: bytes) -> None:
         """Send ``data`` after what is here, and wait until the kernel has it all.
 
         Cancelled before its first byte was written, nothing of it is sent; after that, all of it.
         """
+        if self._joined:
+            data = self._take_joined() + data
         piece = self._put(data)
         self.check()
         if piece is None:
@@ -77,9 +111,10 @@ class Outbox:
             raise
         self.check()
 
-    def post(self, data: bytes) -> None:
-        """Send ``data`` after what is here; never raises and never waits."""
-        self._put(data)
+    def flush(self) -> None:
+        """Write what is joined; never waits and never raises, since Trio's traps wait behind it."""
+        if self._joined:
+            self._put(self._take_joined())
 
     async def wait_empty(self) -> None:
         """Until all is written, or cannot be."""
@@ -92,6 +127,40 @@ class Outbox:
         for piece in self._pieces:
             piece.done.set()
         self._pieces.clear()
+        self._joined.clear()
+
+    @types.coroutine
+    def write_before_waiting(
+        self, callbacks: Coroutine[Any, Any, None]
+    ) -> Generator[Any, Any, None]:
+        """Await ``callbacks``, and `flush` before each time that it waits.
+
+        It passes Trio's traps on as they are. Nothing may go wrong between a trap and its ``yield``:
+        the trap has parked this Trio task already, and only Trio can wake it.
+        """
+        resume: Callable[[Any], object] = callbacks.send
+        value: object = None
+        while True:
+            self._has_processor = True
+            try:
+                trap = resume(value)
+            except StopIteration:
+                return
+            finally:
+                self._has_processor = False
+            self.flush()
+            try:
+                value = yield trap
+                resume = callbacks.send
+            except BaseException as exc:  # noqa: BLE001  # it belongs to `callbacks`
+                value = exc
+                resume = callbacks.throw
+
+    def _take_joined(self) -> bytes:
+        data = b"".join(self._joined)
+        self._joined.clear()
+        self._joined_size = 0
+        return data
 
     def _put(self, data: bytes) -> _Piece | None:
         sent = 0

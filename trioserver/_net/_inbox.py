@@ -1,0 +1,111 @@
+"""What a connection receives: bytes from its transport, cut into frames."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from trioserver._errors import FramingError
+from trioserver._net._transport import ReadingStopped
+
+if TYPE_CHECKING:
+    from trioserver._net._framing import Decoder
+    from trioserver._net._transport import Transport
+    from trioserver._pacing import Pacer
+
+READ_SIZE: Final = 64 * 1024
+"""Bytes that one read asks for."""
+FRAME_BUDGET: Final = 64
+"""Frames that are handled before others have their turn.
+
+With it the polite neighbours of a flooding client wait 0.7 ms at their p99; without it 12 ms.
+"""
+
+
+class Inbox:
+    """Receives from ``transport``; one Trio task at a time may.
+
+    Args:
+      transport: Where from.
+      decoder: Cuts frames; a new one.
+      pacer: Hears of the turns that are given to others.
+    """
+
+    __slots__ = (
+        "_budget",
+        "_decoder",
+        "_pacer",
+        "_transport",
+        "framing_error",
+        "is_at_eof",
+        "is_stopped",
+        "next_frame",
+    )
+
+    def __init__(self, transport: Transport, decoder: Decoder, pacer: Pacer) -> None:
+        self._transport = transport
+        self._decoder = decoder
+        self._pacer = pacer
+        self._budget = FRAME_BUDGET
+        # The frame after the one that is being handled, if it has come whole.
+        self.next_frame: bytes | None = None
+        # Why there are no more frames: the client broke the framing, sends no more, or has to wait
+        # for a server that reads no more.
+        self.framing_error: FramingError | None = None
+        self.is_at_eof = False
+        self.is_stopped = False
+
+    async def receive_frame(self) -> bytes:
+        """The next frame; raises as `Connection.receive_frame` says."""
+        self._budget -= 1
+        if self._budget <= 0:
+            self._budget = FRAME_BUDGET
+            await self._pacer.give_turn()
+        frame = self.next_frame
+        if frame is None:
+            frame = await self._read_frame()
+        self.next_frame = self._decode()
+        return frame
+
+    async def receive_some(self, max_bytes: int) -> bytes:
+        """Bytes past the decoder; none at the end, or if reading was stopped."""
+        try:
+            data = await self._transport.receive_some(max_bytes)
+        except ReadingStopped:
+            self.is_stopped = True
+            return b""
+        if not data:
+            self.is_at_eof = True
+        return data
+
+    def stop(self) -> None:
+        """Read no more; whole frames that are here can still be received."""
+        self._transport.stop_reading()
+
+    async def _read_frame(self) -> bytes:
+        while True:
+            if self.framing_error is not None:
+                raise self.framing_error
+            if self.is_at_eof or self.is_stopped:
+                raise trio.EndOfChannel
+            data = await self.receive_some(READ_SIZE)
+            if data:
+                self._decoder.receive_data(data)
+                frame = self._decode()
+                if frame is not None:
+                    return frame
+            elif self.is_at_eof:
+                try:
+                    self._decoder.receive_eof()
+                except FramingError as exc:
+                    self.framing_error = exc
+
+    def _decode(self) -> bytes | None:
+        """The next whole frame; an error waits until the frames before it are handled."""
+        if self.framing_error is None:
+            try:
+                return self._decoder.next_frame()
+            except FramingError as exc:
+                self.framing_error = exc
+        return None

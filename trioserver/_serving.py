@@ -1,0 +1,207 @@
+"""`serve`: the life of one event worker.
+
+The nesting of ``async with`` in `_live` is the order of the shutdown: outside in to start, inside
+out to stop. Nothing polls a flag; all stages of a stop share one deadline (`_stopping`).
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+
+import trioserver
+from trioserver._app import App, load_app
+from trioserver._errors import AppError, TrioserverError
+from trioserver._guard import contained
+from trioserver._importing import refuse_in_spawned_child
+from trioserver._net._connections import Protocol, open_connections
+from trioserver._net._listeners import bind_all
+from trioserver._pacing import Pacer
+from trioserver._server import Server
+from trioserver._settings import Settings
+from trioserver._stopping import Stopping
+from trioserver._tasks._local import LocalTaskWorkers
+from trioserver._tasks._pool import open_task_pool
+from trioserver._tasks._workers import open_dispatcher
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    from trioserver._net._listeners import Listener
+    from trioserver._tasks._workers import TaskWorkers
+
+T = TypeVar("T")
+
+logger = logging.getLogger("trioserver.server")
+
+
+async def serve(
+    app: object,
+    settings: Settings | None = None,
+    *,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve ``app`` until `Server.shutdown` or cancellation.
+
+    One event worker, in this process and this Trio task; its task workers are child processes. It
+    handles no signals: see `trioserver.run` for that. Meant for `trio.Nursery.start`, which returns
+    the `Server` when connections are accepted, and several may run in one process.
+
+    A stop by `Server.shutdown` is graceful. Cancellation ends everything at once: callbacks are
+    cancelled, tasks are killed, and nothing more is delivered.
+
+    Args:
+      app: A class, an object or a module with ``on_*`` attributes, or ``"module:attr"``.
+      settings: Replace those that the app carries.
+
+    Raises:
+      AppError: if the app is not one, or cannot start in a task worker, or its ``on_worker_start``
+        raises.
+      AddressError: if an address of ``bind`` cannot be served.
+    """
+    refuse_in_spawned_child()
+    checked = app if isinstance(app, App) else load_app(app)
+    settings = settings or checked.settings or Settings()
+    checked.check(settings)
+    stopping = Stopping(settings.max_wait_time)
+    workers = None
+    if settings.task_worker_num:
+        assert checked.spec is not None, "App.check has seen to it"
+        workers = LocalTaskWorkers(checked.spec, settings.task_worker_num, stopping)
+    with bind_all(settings.bind) as listeners:
+        await run_event_worker(checked, settings, listeners, workers, stopping, task_status)
+
+
+async def run_event_worker(
+    app: App,
+    settings: Settings,
+    listeners: Sequence[Listener],
+    workers: TaskWorkers | None,
+    stopping: Stopping,
+    task_status: trio.TaskStatus[Server],
+) -> None:
+    """Run an event worker on sockets that are bound, over an engine of the caller's; see `serve`."""
+    cause: BaseException
+    try:
+        await _live(app, settings, listeners, workers, stopping, task_status)
+    except BaseExceptionGroup as group:
+        # Every nursery on the way wraps what fails in it, and a start that fails has one reason.
+        cause = group
+        while isinstance(cause, BaseExceptionGroup) and len(cause.exceptions) == 1:
+            (cause,) = cause.exceptions
+        if not isinstance(cause, TrioserverError):
+            raise
+    else:
+        return
+    raise cause
+
+
+async def _live(
+    app: App,
+    settings: Settings,
+    listeners: Sequence[Listener],
+    workers: TaskWorkers | None,
+    stopping: Stopping,
+    task_status: trio.TaskStatus[Server],
+) -> None:
+    began = trio.current_time()
+    pacer = Pacer()
+    protocol = Protocol(
+        framing=app.framing,
+        max_length=settings.package_max_length,
+        on_connect=app.on_connect,
+        on_receive=app.on_receive,
+        on_stream=app.on_stream,
+        on_close=app.on_close,
+    )
+    async with (
+        # 5. the task workers leave
+        _maybe(workers and open_dispatcher(workers)) as dispatcher,
+        # 4. connections close
+        open_connections(
+            protocol, max_conn=settings.max_conn, pacer=pacer, stopping=stopping
+        ) as connections,
+        # what `Server.start_soon` has started is cancelled
+        _open_background() as background,
+        # 3. tasks run out, and their completions are delivered
+        _maybe(
+            dispatcher and open_task_pool(dispatcher, app.on_finish, settings, stopping, pacer)
+        ) as pool,
+        # 2. callbacks end
+        connections.handling(stopping),
+    ):
+        server = Server(
+            settings=settings,
+            addresses=tuple(listener.address for listener in listeners),
+            stopping=stopping,
+            connections=connections,
+            pool=pool,
+            background=background,
+        )
+        connections.server = server
+        connections.on_closing = pool and pool.cancel_of_stream
+        await _start(app, server)
+        # 1. nobody is accepted any more
+        async with trio.open_nursery() as accepting:
+            for listener in listeners:
+                listener.listen(settings.backlog)
+                accepting.start_soon(listener.accept_into, connections)
+            _log_start(app, server, trio.current_time() - began)
+            task_status.started(server)
+            await stopping.wait_requested()
+            logger.info("stopping, within %g s", settings.max_wait_time)
+            accepting.cancel_scope.cancel()
+        for listener in listeners:
+            listener.close()
+    if app.on_worker_stop is not None:
+        with stopping.for_a_stage() as stage:
+            await contained(logger, "on_worker_stop", app.on_worker_stop, server)
+        stopping.cut += stage.cancelled_caught
+    if stopping.cut:
+        logger.warning("stopped; %d tasks and callbacks were cut", stopping.cut)
+    else:
+        logger.info("stopped")
+
+
+async def _start(app: App, server: Server) -> None:
+    if app.on_worker_start is None:
+        return
+    try:
+        await app.on_worker_start(server)
+    except Exception as exc:
+        raise AppError(f"on_worker_start raised {type(exc).__name__}: {exc}") from exc
+
+
+def _log_start(app: App, server: Server, seconds: float) -> None:
+    settings = server.settings
+    logger.info("trioserver %s serves %s", trioserver.__version__, app.name)
+    for address in server.addresses:
+        logger.info("listening on %s", address)
+    logger.info(
+        "ready in %.2f s: %d event worker, %d task workers",
+        seconds,
+        settings.worker_num,
+        settings.task_worker_num,
+    )
+
+
+@asynccontextmanager
+async def _open_background() -> AsyncIterator[trio.Nursery]:
+    """A nursery whose tasks do not hold up the stop."""
+    async with trio.open_nursery() as nursery:
+        yield nursery
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _maybe(context: AbstractAsyncContextManager[T] | None) -> AsyncIterator[T | None]:
+    """Enter ``context`` if there is one."""
+    if context is None:
+        yield None
+    else:
+        async with context as value:
+            yield value
