@@ -1,0 +1,84 @@
+"""A TCP server on Trio whose slow work runs in task worker processes, after PHP's ``Swoole\\Server``.
+
+Names are imported when they are first asked for: a task worker whose app needs only `Settings` or a
+framing starts without Trio.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from trioserver._errors import AddressError as AddressError
+    from trioserver._errors import AppError as AppError
+    from trioserver._errors import FrameTooLargeError as FrameTooLargeError
+    from trioserver._errors import FramingError as FramingError
+    from trioserver._errors import IncompleteFrameError as IncompleteFrameError
+    from trioserver._errors import TaskCancelled as TaskCancelled
+    from trioserver._errors import TaskError as TaskError
+    from trioserver._errors import TaskFailed as TaskFailed
+    from trioserver._errors import TaskWorkerCrashed as TaskWorkerCrashed
+    from trioserver._errors import TrioserverError as TrioserverError
+    from trioserver._net._connection import Connection as Connection
+    from trioserver._net._framing import Decoder as Decoder
+    from trioserver._net._framing import EofFraming as EofFraming
+    from trioserver._net._framing import FixedFraming as FixedFraming
+    from trioserver._net._framing import Framing as Framing
+    from trioserver._net._framing import LengthFraming as LengthFraming
+    from trioserver._net._framing import RawFraming as RawFraming
+    from trioserver._running import run as run
+    from trioserver._server import Server as Server
+    from trioserver._serving import serve as serve
+    from trioserver._settings import Settings as Settings
+    from trioserver._settings import SettingsError as SettingsError
+    from trioserver._tasks._values import Completion as Completion
+    from trioserver._tasks._values import Task as Task
+
+__version__ = "0.1.0.dev0"
+
+_HOMES: Final = {
+    "_errors": (
+        "AddressError",
+        "AppError",
+        "FrameTooLargeError",
+        "FramingError",
+        "IncompleteFrameError",
+        "TaskCancelled",
+        "TaskError",
+        "TaskFailed",
+        "TaskWorkerCrashed",
+        "TrioserverError",
+    ),
+    "_net._connection": ("Connection",),
+    "_net._framing": (
+        "Decoder",
+        "EofFraming",
+        "FixedFraming",
+        "Framing",
+        "LengthFraming",
+        "RawFraming",
+    ),
+    "_running": ("run",),
+    "_server": ("Server",),
+    "_serving": ("serve",),
+    "_settings": ("Settings", "SettingsError"),
+    "_tasks._values": ("Completion", "Task"),
+}
+_HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)  # noqa: PLE0605  # made of the table, so that there is one
+
+
+def __getattr__(name: str) -> object:
+    try:
+        home = _HOME_OF[name]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOME_OF]

@@ -1,0 +1,58 @@
+"""The addresses of ``bind``, as text and as values."""
+
+from __future__ import annotations
+
+import os
+
+import attrs
+
+_MAX_PORT = 65_535
+_MAX_UNIX_PATH = 107
+"""Bytes that a Unix socket's path may have on Linux (macOS has room for three less)."""
+
+
+@attrs.frozen
+class TcpAddress:
+    """A host and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@attrs.frozen
+class UnixAddress:
+    """A path, absolute."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+
+def parse_address(text: str) -> TcpAddress | UnixAddress:
+    """Read ``host:port``, ``[v6]:port`` or ``unix:/path``.
+
+    Raises:
+      ValueError: if it is none of them; the message has the text.
+    """
+    if text.startswith("unix:"):
+        path = text.removeprefix("unix:")
+        if not path or "\0" in path:
+            raise ValueError(f"a Unix address is 'unix:/path': {text!r}")
+        path = os.path.abspath(path)  # noqa: PTH100  # text is what the socket module wants
+        if len(os.fsencode(path)) > _MAX_UNIX_PATH:
+            raise ValueError(f"a Unix socket's path has at most {_MAX_UNIX_PATH} bytes: {text!r}")
+        return UnixAddress(path)
+    host, colon, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError(f"an IPv6 address stands in brackets, '[::1]:9501': {text!r}")
+    if not colon or not host:
+        raise ValueError(f"an address is 'host:port', '[v6]:port' or 'unix:/path': {text!r}")
+    if not (port.isascii() and port.isdigit() and int(port) <= _MAX_PORT):
+        raise ValueError(f"a port is a number from 0 to {_MAX_PORT}: {text!r}")
+    return TcpAddress(host, int(port))

@@ -1,0 +1,189 @@
+"""From whatever carries ``on_*`` attributes to one frozen, checked `App`.
+
+Nothing downstream asks an app for an attribute again.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import types
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+
+from trioserver._errors import AppError
+from trioserver._importing import instantiate, load_object, nearest
+from trioserver._net._framing import Framing, RawFraming
+from trioserver._settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    AsyncCallback = Callable[..., Any]
+
+# Name of the callback -> what it is called with, and whether it must be a coroutine function (None:
+# it may be either).
+_CALLBACKS: Final[dict[str, tuple[tuple[str, ...], bool | None]]] = {
+    "on_worker_start": (("server",), True),
+    "on_worker_stop": (("server",), True),
+    "on_connect": (("stream",), True),
+    "on_receive": (("stream", "data"), True),
+    "on_close": (("stream",), True),
+    "on_stream": (("stream",), True),
+    "on_task": (("task",), False),
+    "on_finish": (("completion",), True),
+    "on_progress": (("task_id", "value"), True),
+    "on_message": (("server", "source", "message"), True),
+    "on_task_worker_start": (("worker_id",), False),
+    "on_task_worker_stop": (("worker_id",), False),
+}
+
+
+@attrs.frozen(kw_only=True)
+class App:
+    """An app, checked: callables where the app has them, None where it does not."""
+
+    name: str
+    """What the log calls it."""
+    spec: str | None
+    """Where a task worker imports it from, ``module:qualname``; None if it cannot."""
+    settings: Settings | None
+    framing: Framing
+    on_worker_start: AsyncCallback | None = None
+    on_worker_stop: AsyncCallback | None = None
+    on_connect: AsyncCallback | None = None
+    on_receive: AsyncCallback | None = None
+    on_close: AsyncCallback | None = None
+    on_stream: AsyncCallback | None = None
+    on_task: Callable[..., Any] | None = None
+    on_finish: AsyncCallback | None = None
+    on_progress: AsyncCallback | None = None
+    on_message: AsyncCallback | None = None
+    on_task_worker_start: Callable[[int], object] | None = None
+    on_task_worker_stop: Callable[[int], object] | None = None
+
+    def check(self, settings: Settings, *, needs_import: bool = True) -> None:
+        """See whether the app has what ``settings`` ask for.
+
+        Args:
+          settings: Those in force.
+          needs_import: Whether tasks run in other processes.
+
+        Raises:
+          AppError: if it has not.
+        """
+        if not settings.task_worker_num:
+            return
+        missing = [name for name in ("on_task", "on_finish") if getattr(self, name) is None]
+        if missing:
+            raise AppError(
+                f"task_worker_num is {settings.task_worker_num}, but {self.name} has no "
+                + " and no ".join(missing)
+            )
+        if self.spec is None and needs_import:
+            raise AppError(
+                f"{self.name} cannot be imported by name in a task worker: it must be a module, or "
+                "stand at the top level of one (module:qualname)"
+            )
+
+
+def load_app(target: object) -> App:
+    """Load and check an app.
+
+    Args:
+      target: ``"module"`` or ``"module:attr"``, or the module, class or object itself. A class is
+        instantiated here, and once in each task worker.
+
+    Raises:
+      AppError: with everything that is wrong with it.
+      BaseException: whatever its module or class raises, untouched.
+    """
+    found = load_object(target) if isinstance(target, str) else target
+    spec = target if isinstance(target, str) else _spec_of(found)
+    name = spec or _describe(found)
+    app = instantiate(found)
+    problems: list[str] = []
+    callbacks = _callbacks_of(app, problems)
+    settings = getattr(app, "settings", None)
+    if settings is not None and not isinstance(settings, Settings):
+        problems.append(f"settings must be a trioserver.Settings: {settings!r}")
+    framing = getattr(app, "framing", None) or RawFraming()
+    if isinstance(framing, type) or not isinstance(framing, Framing):
+        problems.append(f"framing must be an object with encode and decoder: {framing!r}")
+    if problems:
+        raise AppError("\n".join(f"{name}: {problem}" for problem in problems))
+    return App(name=name, spec=spec, settings=settings, framing=framing, **callbacks)
+
+
+def _callbacks_of(app: object, problems: list[str]) -> dict[str, Callable[..., Any]]:
+    callbacks = {}
+    for name in dir(app):
+        if not name.startswith("on_"):
+            continue
+        if name not in _CALLBACKS:
+            problems.append(f"unknown callback {name}{nearest(name, list(_CALLBACKS))}")
+            continue
+        callback = getattr(app, name)
+        problem = _problem(name, callback)
+        if problem is None:
+            callbacks[name] = callback
+        else:
+            problems.append(problem)
+    if "on_receive" in callbacks and "on_stream" in callbacks:
+        problems.append("on_receive and on_stream exclude each other")
+    elif not problems and "on_receive" not in callbacks and "on_stream" not in callbacks:
+        problems.append("on_receive is required (or on_stream)")
+    return callbacks
+
+
+def _problem(name: str, callback: object) -> str | None:
+    arguments, must_be_async = _CALLBACKS[name]
+    signature = f"{name}({', '.join(arguments)})"
+    if not callable(callback):
+        return f"{name} must be callable: {callback!r}"
+    if must_be_async is not None and _is_async(callback) is not must_be_async:
+        kind = "a coroutine function, 'async def" if must_be_async else "a plain function, 'def"
+        return f"{name} must be {kind} {signature}'"
+    try:
+        takes = inspect.signature(callback)
+    except ValueError:  # some that are written in C do not say
+        return None
+    try:
+        takes.bind(*arguments)
+    except TypeError:
+        return f"{name} must take ({', '.join(arguments)}), but takes {takes}"
+    return None
+
+
+def _is_async(callback: object) -> bool:
+    while hasattr(callback, "func"):  # functools.partial
+        callback = callback.func
+    return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(
+        getattr(callback, "__call__", None)  # noqa: B004  # an object's own, where it has one
+    )
+
+
+def _spec_of(found: object) -> str | None:
+    """Where ``found`` can be imported from, None if nowhere."""
+    if isinstance(found, types.ModuleType):
+        return found.__name__
+    module = sys.modules.get(getattr(found, "__module__", ""))
+    if module is None or (module.__name__ == "__main__" and not hasattr(module, "__file__")):
+        return None
+    if isinstance(found, type):
+        qualname: str | None = found.__qualname__
+    else:
+        names = [name for name, value in vars(module).items() if value is found]
+        qualname = names[0] if names else None
+    if qualname is None:
+        return None
+    there: object = module
+    for name in qualname.split("."):
+        there = getattr(there, name, None)
+    return f"{module.__name__}:{qualname}" if there is found else None
+
+
+def _describe(found: object) -> str:
+    kind = found if isinstance(found, type) else type(found)
+    return f"{kind.__module__}:{kind.__qualname__}"

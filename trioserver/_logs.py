@@ -1,0 +1,39 @@
+"""The log on stderr of a server that runs as a process."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+
+
+class _Formatter(logging.Formatter):
+    """Shows control characters in messages, which may come from clients, and leaves tracebacks."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
+        record.message = "".join(
+            character if character.isprintable() else _escaped(character)
+            for character in record.message
+        )
+        return super().formatMessage(record)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+class _Handler(logging.StreamHandler):  # type: ignore[type-arg]  # generic only in stubs
+    """Gives up a record that cannot be written: on a full disk, words about it cannot be either."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
+        """Say nothing."""
+
+
+def log_to_stderr(level: str) -> None:
+    """Log what this package says, from ``level`` on."""
+    handler = _Handler(sys.stderr)
+    handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logger = logging.getLogger("trioserver")
+    logger.handlers = [handler]
+    logger.setLevel(level.upper())
+    logger.propagate = False

@@ -1,0 +1,137 @@
+"""Running one event worker as a process: signals, logging, limits, exit code."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import signal
+import sys
+import traceback
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from trioserver._cli import WRONG, layer, load, make_parser, refuse
+from trioserver._errors import AppError, TrioserverError
+from trioserver._importing import refuse_in_spawned_child
+from trioserver._logs import log_to_stderr
+from trioserver._serving import serve
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from trioserver._app import App
+    from trioserver._server import Server
+    from trioserver._settings import Settings
+
+logger = logging.getLogger("trioserver.server")
+
+_STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_OWN_DESCRIPTORS: Final = 64
+"""What a server has open beside its connections."""
+_WORKER_DESCRIPTORS: Final = 8
+"""What it has open for each task worker."""
+
+
+def run(
+    app: object, settings: Settings | None = None, *, argv: Sequence[str] | None = None
+) -> None:
+    """``python -m trioserver`` in code; returns after a clean stop.
+
+    Signals stop it as on the command line, and the environment and the command line's flags count
+    as well. A script must call it under ``if __name__ == "__main__":``, since each task worker runs
+    the script again.
+
+    Args:
+      app: A class, an object or a module with ``on_*`` attributes, or ``"module:attr"``.
+      settings: Stand in for those that the app carries.
+      argv: Flags; those of the process unless given.
+
+    Raises:
+      SystemExit: with 1 if something was cut while stopping or the server failed, with 2 if the
+        start was wrong; stderr says why.
+    """
+    code = WRONG
+    arguments, unknown = make_parser(takes_app=False).parse_known_args(argv)
+    with _signals_at_rest():
+        loaded = load(app)
+        if loaded is not None:
+            merged = layer(loaded, settings or loaded.settings, arguments, unknown)
+            if merged is not None:
+                code = 0 if arguments.check else run_app(loaded, merged)
+    if code:
+        raise SystemExit(code)
+
+
+def run_app(app: App, settings: Settings) -> int:
+    """Serve until a signal stops it; the exit code."""
+    # A signal that nobody has read is raised once more when Trio's receiver closes; and one that
+    # comes while the interpreter ends must not print a traceback.
+    for signum in _STOP_SIGNALS:
+        signal.signal(signum, signal.SIG_IGN)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # what callbacks print is a log, also in a pipe
+            stream.reconfigure(line_buffering=True)
+    log_to_stderr(settings.log_level)
+    _raise_descriptor_limit(settings)
+    try:
+        refuse_in_spawned_child()
+        return trio.run(_serve_until_signalled, app, settings)
+    except TrioserverError as exc:
+        if exc.__cause__ is not None and isinstance(exc, AppError):
+            traceback.print_exception(exc.__cause__)
+        refuse(str(exc))
+        return WRONG
+    except Exception:
+        logger.exception("the server failed")
+        return 1
+
+
+async def _serve_until_signalled(app: App, settings: Settings) -> int:
+    server: Server | None = None
+    with trio.open_signal_receiver(*_STOP_SIGNALS) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def stop_when_signalled() -> None:
+                asked = False
+                async for signum in signals:
+                    name = signal.Signals(signum).name
+                    if asked or server is None:
+                        logger.warning("%s: ending at once", name)
+                        nursery.cancel_scope.cancel()
+                    else:
+                        logger.info("%s: stopping", name)
+                        server.shutdown()
+                        asked = True
+
+            nursery.start_soon(stop_when_signalled)
+            async with trio.open_nursery() as serving:
+                server = await serving.start(serve, app, settings)
+            nursery.cancel_scope.cancel()
+    return 1 if server is not None and server.cut else 0
+
+
+def _raise_descriptor_limit(settings: Settings) -> None:
+    """Let the process open what ``max_conn`` connections need, as far as the system lets it."""
+    wanted = settings.max_conn + _OWN_DESCRIPTORS + _WORKER_DESCRIPTORS * settings.task_worker_num
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    reachable = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (reachable, hard))
+    if reachable < wanted:
+        logger.warning(
+            "max_conn %d needs %d open files, but the limit is %d", settings.max_conn, wanted, hard
+        )
+
+
+@contextmanager
+def _signals_at_rest() -> Iterator[None]:
+    """Give the caller of `run` its signal handlers back."""
+    handlers = {signum: signal.getsignal(signum) for signum in _STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
