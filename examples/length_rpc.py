@@ -19,9 +19,15 @@ import trio
 from trioserver import LengthFraming, Settings, TaskFailed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trioserver import Completion, Connection, Task
 
-FUNCTIONS = {"add": operator.add, "pow": operator.pow, "factorial": math.factorial}
+FUNCTIONS: dict[str, Callable[..., object]] = {
+    "add": operator.add,
+    "pow": operator.pow,
+    "factorial": math.factorial,
+}
 
 
 class Calculator:

@@ -29,7 +29,7 @@ class App:
         task_id = await stream.server.task((recipient, text))
         await stream.send_frame(b"accepted as %d" % task_id)
 
-    def on_task(self, task: Task) -> str:
+    def on_task(self, task: Task) -> object:
         recipient, text = task.data
         mail = EmailMessage()
         mail["From"] = "trioserver@example.org"

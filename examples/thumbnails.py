@@ -51,7 +51,9 @@ def picture(width: int, height: int) -> bytes:
     from PIL import Image  # noqa: PLC0415  # as above
 
     image = Image.radial_gradient("L").resize((width, height))
-    colours = Image.merge("RGB", (image, image.rotate(90), image.transpose(0)))
+    colours = Image.merge(
+        "RGB", (image, image.rotate(90), image.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+    )
     file = io.BytesIO()
     colours.save(file, "PNG")
     return file.getvalue()

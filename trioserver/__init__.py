@@ -1,4 +1,4 @@
-"""A TCP server on Trio whose slow work runs in task worker processes, after PHP's ``Swoole\\Server``.
+"""A TCP server on Trio whose slow work runs in processes of its own, after ``Swoole\\Server``.
 
 Names are imported when they are first asked for: a task worker whose app needs only `Settings` or a
 framing starts without Trio.

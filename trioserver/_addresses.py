@@ -42,7 +42,7 @@ def parse_address(text: str) -> TcpAddress | UnixAddress:
         path = text.removeprefix("unix:")
         if not path or "\0" in path:
             raise ValueError(f"a Unix address is 'unix:/path': {text!r}")
-        path = os.path.abspath(path)  # noqa: PTH100  # text is what the socket module wants
+        path = os.path.abspath(path)  # text is what the socket module wants
         if len(os.fsencode(path)) > _MAX_UNIX_PATH:
             raise ValueError(f"a Unix socket's path has at most {_MAX_UNIX_PATH} bytes: {text!r}")
         return UnixAddress(path)

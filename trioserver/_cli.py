@@ -67,7 +67,7 @@ def make_parser(*, takes_app: bool = True) -> argparse.ArgumentParser:
     for name, field in FIELDS.items():
         doc, unit = field.metadata["doc"], field.metadata["unit"]
         is_list = isinstance(field.default, tuple)
-        default = ", ".join(field.default) if is_list else field.default
+        default = ", ".join(field.default or ()) if is_list else field.default
         more = " May be repeated." if is_list else ""
         group.add_argument(
             flag(name),
@@ -85,7 +85,7 @@ def load(target: object) -> App | None:
         return load_app(target)
     except TrioserverError as exc:
         refuse(str(exc))
-    except BaseException as exc:  # noqa: BLE001  # its module may raise anything
+    except BaseException as exc:  # its module may raise anything
         if isinstance(exc, SystemExit) and exc.code == 0:
             raise  # a signal during the import
         tb = _users_part(exc.__traceback__)
@@ -143,7 +143,7 @@ def _show(app: App, settings: Settings, origins: dict[str, str]) -> None:
 
 def _users_part(tb: TracebackType | None) -> TracebackType | None:
     """The traceback from the first frame that is neither ours nor the import system's."""
-    ours = os.path.dirname(__file__)  # noqa: PTH120  # compared with the text in frames
+    ours = os.path.dirname(__file__)  # compared with the text in frames
     while tb is not None:
         name = tb.tb_frame.f_code.co_filename
         if not name.startswith((ours, "<frozen importlib")) and "importlib" not in name:

@@ -14,7 +14,20 @@ class TrioserverError(Exception):
 
 
 class AppError(TrioserverError):
-    """The app cannot be loaded or is not one: which callback, and what is wrong with it."""
+    """The app cannot be loaded or is not one: which callback, and what is wrong with it.
+
+    Args:
+      reason: In one line for each thing that is wrong.
+      remote_traceback: The traceback as text, if the app failed in a task worker.
+    """
+
+    def __init__(self, reason: str, remote_traceback: str = "") -> None:
+        super().__init__(reason, remote_traceback)
+        self.reason = reason
+        self.remote_traceback = remote_traceback
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 class AddressError(TrioserverError):
@@ -57,7 +70,10 @@ class IncompleteFrameError(FramingError):
 
     def __str__(self) -> str:
         wanted = "a terminator" if self.expected is None else f"{self.expected} bytes"
-        return f"end of data in the middle of a frame (received {self.received} bytes, expected {wanted})"
+        return (
+            "end of data in the middle of a frame "
+            f"(received {self.received} bytes, expected {wanted})"
+        )
 
 
 class TaskError(TrioserverError):
@@ -88,7 +104,7 @@ class TaskFailed(TaskError):
         return f"{self.summary}\n\nin the task worker:\n{self.remote_traceback}"
 
 
-class TaskTimeout(TaskError):  # noqa: N818  # a name of the contract
+class TaskTimeout(TaskError):
     """The task ran out of its time and was killed.
 
     Args:
@@ -103,7 +119,7 @@ class TaskTimeout(TaskError):  # noqa: N818  # a name of the contract
         return f"the task did not end within {self.seconds:g} s"
 
 
-class TaskCancelled(TaskError):  # noqa: N818  # a name of the contract
+class TaskCancelled(TaskError):
     """The task was cancelled before it ended.
 
     Args:
@@ -121,11 +137,12 @@ class TaskCancelled(TaskError):  # noqa: N818  # a name of the contract
         return f"the task was cancelled {state}: {self.reason}"
 
 
-class TaskWorkerCrashed(TaskError):  # noqa: N818  # a name of the contract
+class TaskWorkerCrashed(TaskError):
     """The task worker died while it ran the task.
 
     Args:
-      exit_code: As `multiprocessing.Process.exitcode` has it: negative for a signal, None if unknown.
+      exit_code: As `multiprocessing.Process.exitcode` has it: negative for a signal, None if that
+        is unknown.
     """
 
     def __init__(self, exit_code: int | None) -> None:

@@ -39,11 +39,11 @@ async def contained(
     except BaseExceptionGroup as group:
         passing, own = group.split(_PASSING)
         if own is not None:
-            logger.error("%s raised", name, exc_info=own)
+            logger.error("%s raised", name, exc_info=own)  # noqa: TRY400  # a part of the group
         if passing is not None:
             raise passing from None
         return own
-    except BaseException as exc:  # noqa: BLE001  # whatever it raises costs only its own
-        logger.error("%s raised", name, exc_info=exc)
+    except BaseException as exc:
+        logger.exception("%s raised", name)
         return exc
     return None

@@ -39,7 +39,9 @@ def load_object(spec: str) -> object:
         try:
             found = getattr(found, name)
         except AttributeError:
-            raise AppError(f"{where} has no attribute {name!r}{nearest(name, dir(found))}") from None
+            raise AppError(
+                f"{where} has no attribute {name!r}{nearest(name, dir(found))}"
+            ) from None
         where = f"{name!r} of {where}"
     return found
 
@@ -50,7 +52,7 @@ def instantiate(found: object) -> object:
 
 
 def nearest(name: str, names: list[str]) -> str:
-    """`` (did you mean …?)`` with the name out of ``names`` that is most like ``name``, if any is."""
+    """`` (did you mean …?)`` with that one of ``names`` which is most like ``name``, if any is."""
     close = difflib.get_close_matches(name, names, n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 

@@ -42,7 +42,7 @@ class Layers:
     def add_toml(self, path: str) -> None:
         """What a TOML file has at its top level."""
         try:
-            with open(path, "rb") as file:  # noqa: PTH123  # text from the command line, used as it is
+            with open(path, "rb") as file:  # text from the command line, used as it is
                 values = tomllib.load(file)
         except OSError as exc:
             self._refuse(path, f"cannot read {path}: {exc.strerror}")

@@ -6,11 +6,16 @@ import logging
 import sys
 
 
-
 class _Formatter(logging.Formatter):
-    """Shows control characters in messages, which may come from clients, and leaves tracebacks."""
+    """Shows control characters in messages, which clients may have sent; leaves tracebacks."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Add the traceback of a task worker, too."""
+        remote = getattr(record, "remote_traceback", None)
+        return super().format(record) + (f"\n{remote.rstrip()}" if remote else "")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
+        """Escape what is not printable."""
         record.message = "".join(
             character if character.isprintable() else _escaped(character)
             for character in record.message

@@ -12,7 +12,7 @@ TURN: Final = 0.001
 
 
 class Pacer:
-    """Shared by the hot calls of one event worker, since any of them gives all others their turn."""
+    """Shared by the hot calls of an event worker, since any of them gives all others their turn."""
 
     __slots__ = ("_yield_at",)
 
@@ -20,7 +20,7 @@ class Pacer:
         self._yield_at = 0.0
 
     async def checkpoint(self) -> None:
-        """Check for cancellation, and yield if none has for a while (see `trio.lowlevel.checkpoint`)."""
+        """Check for cancellation, and yield if nobody has for a while."""
         if perf_counter() < self._yield_at:
             await trio.lowlevel.checkpoint_if_cancelled()
         else:

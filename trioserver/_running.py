@@ -79,8 +79,10 @@ def run_app(app: App, settings: Settings) -> int:
         refuse_in_spawned_child()
         return trio.run(_serve_until_signalled, app, settings)
     except TrioserverError as exc:
-        if exc.__cause__ is not None and isinstance(exc, AppError):
-            traceback.print_exception(exc.__cause__)
+        if isinstance(exc, AppError):
+            sys.stderr.write(exc.remote_traceback)
+            if exc.__cause__ is not None:  # raised by the app itself
+                traceback.print_exception(exc.__cause__)
         refuse(str(exc))
         return WRONG
     except Exception:

@@ -140,7 +140,7 @@ class Server:
         """
         return self._post_nowait(data, None, on_finish)
 
-    async def run_task(self, data: object) -> Any:  # noqa: ANN401  # only the app knows what its tasks return
+    async def run_task(self, data: object) -> Any:
         """Post ``data`` and wait for the result (Swoole's ``taskwait``).
 
         Cancelling it kills the task, with the processes that the task has started, and waits until
@@ -165,7 +165,9 @@ class Server:
         return await self._pool.run_tasks(items)
 
     async def run_sync(self, fn: Callable[[*ArgsT], ResultT], *args: *ArgsT) -> ResultT:
-        """Call any importable ``fn(*args)`` in a task worker, as `trio.to_thread.run_sync` in a thread.
+        """Call ``fn(*args)`` in a task worker, as `trio.to_thread.run_sync` does in a thread.
+
+        ``fn`` must be importable by name there; the arguments and the result are pickled.
 
         Cancellation and errors are those of `run_task`.
         """

@@ -73,7 +73,9 @@ async def serve(
         assert checked.spec is not None, "App.check has seen to it"
         workers = LocalTaskWorkers(checked.spec, settings.task_worker_num, stopping)
     with bind_all(settings.bind) as listeners:
-        await run_event_worker(checked, settings, listeners, workers, stopping, task_status)
+        await run_event_worker(
+            checked, settings, listeners, workers, stopping, task_status=task_status
+        )
 
 
 async def run_event_worker(
@@ -82,9 +84,10 @@ async def run_event_worker(
     listeners: Sequence[Listener],
     workers: TaskWorkers | None,
     stopping: Stopping,
+    *,
     task_status: trio.TaskStatus[Server],
 ) -> None:
-    """Run an event worker on sockets that are bound, over an engine of the caller's; see `serve`."""
+    """Run an event worker on bound sockets, over an engine of the caller's; see `serve`."""
     cause: BaseException
     try:
         await _live(app, settings, listeners, workers, stopping, task_status)
@@ -120,7 +123,7 @@ async def _live(
     )
     async with (
         # 5. the task workers leave
-        _maybe(workers and open_dispatcher(workers)) as dispatcher,
+        _maybe(None if workers is None else open_dispatcher(workers)) as dispatcher,
         # 4. connections close
         open_connections(
             protocol, max_conn=settings.max_conn, pacer=pacer, stopping=stopping
@@ -129,7 +132,9 @@ async def _live(
         _open_background() as background,
         # 3. tasks run out, and their completions are delivered
         _maybe(
-            dispatcher and open_task_pool(dispatcher, app.on_finish, settings, stopping, pacer)
+            None
+            if dispatcher is None or app.on_finish is None
+            else open_task_pool(dispatcher, app.on_finish, settings, stopping, pacer)
         ) as pool,
         # 2. callbacks end
         connections.handling(stopping),
@@ -143,7 +148,7 @@ async def _live(
             background=background,
         )
         connections.server = server
-        connections.on_closing = pool and pool.cancel_of_stream
+        connections.on_closing = None if pool is None else pool.cancel_of_stream
         await _start(app, server)
         # 1. nobody is accepted any more
         async with trio.open_nursery() as accepting:

@@ -41,9 +41,7 @@ def _at_least(least: float) -> Check:
 
 
 def _finite_at_least(least: float) -> Check:
-    return lambda value: (
-        None if least <= value < math.inf else f"must be >= {least} and finite"
-    )
+    return lambda value: None if least <= value < math.inf else f"must be >= {least} and finite"
 
 
 def _one_of(choices: tuple[str, ...]) -> Check:
@@ -67,24 +65,21 @@ def _addresses(value: tuple[str, ...]) -> str | None:
     return None
 
 
-def _setting(default: Any, doc: str, *, check: Check, unit: str = "") -> Any:  # noqa: ANN401
-    """A field with its words, its unit and its check."""
-    converter = _as_tuple if isinstance(default, tuple) else _as_float_if_int(default)
-    metadata = {"doc": doc, "unit": unit, "check": check}
-    return attrs.field(default=default, metadata=metadata, converter=converter)
+def _about(doc: str, *, check: Check, unit: str = "") -> dict[str, object]:
+    """What a field says of itself: in words, in which unit, and which values are right."""
+    return {"doc": doc, "unit": unit, "check": check}
 
 
-def _as_tuple(value: object) -> object:
-    """One address may stand without its list."""
+def _as_tuple(value: str | Iterable[str]) -> tuple[str, ...]:
+    """One text may stand without its list; what is not a list of texts is left for the check."""
     if isinstance(value, str):
         return (value,)
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(value) if isinstance(value, list) else value  # type: ignore[return-value]  # see above
 
 
-def _as_float_if_int(default: object) -> Callable[[object], object] | None:
-    if not isinstance(default, float):
-        return None
-    return lambda value: float(value) if type(value) is int else value
+def _as_float(value: float) -> float:
+    """Whole numbers are numbers, but text and truth values are left for the check."""
+    return float(value) if type(value) is int else value
 
 
 @attrs.frozen(kw_only=True)
@@ -95,47 +90,70 @@ class Settings:
       SettingsError: (a `ValueError`) with everything that is wrong.
     """
 
-    bind: tuple[str, ...] = _setting(
-        ("127.0.0.1:9501",),
-        "Where to listen: host:port, [v6]:port or unix:/path; port 0 picks a free one.",
-        check=_addresses,
+    bind: tuple[str, ...] = attrs.field(
+        default=("127.0.0.1:9501",),
+        converter=_as_tuple,
+        metadata=_about(
+            "Where to listen: host:port, [v6]:port or unix:/path; port 0 picks a free one.",
+            unit="address",
+            check=_addresses,
+        ),
     )
-    worker_num: int = _setting(
-        1, "Event worker processes; only 1 for now.", unit="processes", check=_one_for_now
+    worker_num: int = attrs.field(
+        default=1,
+        metadata=_about("Event workers; only 1 for now.", unit="processes", check=_one_for_now),
     )
-    task_worker_num: int = _setting(
-        0, "Task worker processes; 0 for an app without tasks.", unit="processes", check=_at_least(0)
+    task_worker_num: int = attrs.field(
+        default=0,
+        metadata=_about("Task workers; 0 for none.", unit="processes", check=_at_least(0)),
     )
-    max_queued_tasks: int = _setting(
-        10_000,
-        "Tasks that may wait for a worker, and completions that may wait for on_finish; beyond it "
-        "posting waits.",
-        unit="tasks",
-        check=_at_least(1),
+    max_queued_tasks: int = attrs.field(
+        default=10_000,
+        metadata=_about(
+            "Tasks that may wait for a task worker, and completions that may wait for on_finish; "
+            "beyond it, posting waits.",
+            unit="tasks",
+            check=_at_least(1),
+        ),
     )
-    max_conn: int = _setting(
-        10_000,
-        "Connections open at a time; beyond it clients wait in the backlog.",
-        unit="connections",
-        check=_at_least(1),
+    max_conn: int = attrs.field(
+        default=10_000,
+        metadata=_about(
+            "Connections open at a time; beyond it, clients wait in the backlog.",
+            unit="connections",
+            check=_at_least(1),
+        ),
     )
-    package_max_length: int = _setting(
-        2 * 2**20,
-        "The longest frame, as on_receive gets it; a longer one closes its connection.",
-        unit="bytes",
-        check=_at_least(1),
+    package_max_length: int = attrs.field(
+        default=2 * 2**20,
+        metadata=_about(
+            "The longest frame, as on_receive gets it; a longer one closes its connection.",
+            unit="bytes",
+            check=_at_least(1),
+        ),
     )
-    max_wait_time: float = _setting(
-        5.0, "How long a stop waits for work in hand.", unit="seconds", check=_finite_at_least(0)
+    max_wait_time: float = attrs.field(
+        default=5.0,
+        converter=_as_float,
+        metadata=_about(
+            "How long a stop waits for work in hand.", unit="seconds", check=_finite_at_least(0)
+        ),
     )
-    backlog: int = _setting(
-        1024,
-        "Connections that the kernel keeps while they wait to be accepted (at most somaxconn).",
-        unit="connections",
-        check=_at_least(1),
+    backlog: int = attrs.field(
+        default=1024,
+        metadata=_about(
+            "Clients that the kernel lets wait to be accepted; the system may allow fewer.",
+            unit="connections",
+            check=_at_least(1),
+        ),
     )
-    log_level: str = _setting(
-        "info", f"What is logged on stderr: {', '.join(LOG_LEVELS)}.", check=_one_of(LOG_LEVELS)
+    log_level: str = attrs.field(
+        default="info",
+        metadata=_about(
+            f"What is logged on stderr: {', '.join(LOG_LEVELS)}.",
+            unit="level",
+            check=_one_of(LOG_LEVELS),
+        ),
     )
 
     def __attrs_post_init__(self) -> None:

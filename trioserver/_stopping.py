@@ -7,7 +7,7 @@ from typing import Final
 import trio
 
 GRACE: Final = 0.3
-"""Seconds that a stage has when the deadline is over: to deliver what was cut, not to go on working."""
+"""Seconds that a stage has when the deadline is over: to deliver what was cut, not to go on."""
 
 
 class Stopping:
@@ -45,6 +45,6 @@ class Stopping:
         return trio.CancelScope(deadline=self.deadline)
 
     def for_a_stage(self, *, shield: bool = False) -> trio.CancelScope:
-        """A scope for a stage that must have its turn: until the deadline, but for `GRACE` at least."""
+        """A scope for a stage that must have its turn: until the deadline, but at least `GRACE`."""
         deadline = max(self.deadline, trio.current_time() + GRACE)
         return trio.CancelScope(deadline=deadline, shield=shield)

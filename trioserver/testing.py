@@ -23,7 +23,7 @@ import trio.testing
 from trioserver._addresses import TcpAddress, parse_address
 from trioserver._app import load_app
 from trioserver._net._framing import RawFraming
-from trioserver._server import Server, run_event_worker, serve
+from trioserver._serving import run_event_worker, serve
 from trioserver._settings import Settings
 from trioserver._stopping import Stopping
 from trioserver._tasks._inline import InlineTaskWorkers
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from trioserver._net._framing import Framing
+    from trioserver._server import Server
 
 __all__ = ["Client", "InlineTaskWorkers", "RunningApp", "open_app"]
 
@@ -133,11 +134,12 @@ class RunningApp:
     """What its callbacks see too."""
     framing: Framing
     """The app's, for clients of your own."""
-    _in_memory: bool
+    in_memory: bool
+    """Whether its connections are streams in memory."""
 
     async def connect(self) -> Client:
         """Connect one more client; close it when done."""
-        if self._in_memory:
+        if self.in_memory:
             ours, theirs = trio.testing.memory_stream_pair()
             self.server._connect(theirs)  # noqa: SLF001  # the door for what no socket leads to
             return Client(ours, self.framing)
@@ -161,10 +163,14 @@ async def open_app(
     settings.setdefault("bind", "127.0.0.1:0")
     chosen = attrs.evolve(checked.settings or Settings(), **settings)
     async with trio.open_nursery() as nursery:
-        server: Server
         if in_memory:
-            chosen = attrs.evolve(chosen, bind=())
-            ...
+            checked.check(chosen, needs_import=False)
+            stopping = Stopping(chosen.max_wait_time)
+            number = chosen.task_worker_num
+            workers = InlineTaskWorkers(checked, number) if number else None
+            server: Server = await nursery.start(
+                run_event_worker, checked, chosen, (), workers, stopping
+            )
         else:
             server = await nursery.start(serve, checked, chosen)
         yield RunningApp(server, checked.framing, in_memory)

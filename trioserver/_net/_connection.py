@@ -36,15 +36,15 @@ class Connection(trio.abc.HalfCloseableStream):
     __slots__ = (
         "_background",
         "_connections",
+        "_inbox",
         "_is_closed",
         "_is_sending_over",
+        "_outbox",
         "_scope",
         "_state",
         "_transport",
         "close_reason",
         "id",
-        "_inbox",
-        "_outbox",
     )
 
     id: int
@@ -82,8 +82,8 @@ class Connection(trio.abc.HalfCloseableStream):
         return self._connections.server
 
     @property
-    def peername(self) -> Any:  # noqa: ANN401  # as socket.getpeername has it
-        """The client's address as `socket.socket.getpeername` has it; ``""`` where there is none."""
+    def peername(self) -> Any:
+        """The client's address as `socket.socket.getpeername` has it, ``""`` if there is none."""
         return self._transport.peername
 
     @property
@@ -164,11 +164,11 @@ class Connection(trio.abc.HalfCloseableStream):
             raise
 
     def frames(self) -> AsyncIterator[bytes]:
-        """Iterate over frames: ``async for frame in stream.frames()``; raises as `receive_frame`."""
+        """Iterate over frames: ``async for frame in stream.frames(): ...``."""
         return _Frames(self)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Receive bytes as they come, past the framing; ``b""`` at the end or when the server stops.
+        """Receive bytes as they come, past the framing; ``b""`` at the end, or if the server stops.
 
         Raises: as `receive_frame`, but for the first two.
         """
@@ -202,7 +202,7 @@ class Connection(trio.abc.HalfCloseableStream):
           trio.ClosedResourceError: also if the connection is closed.
         """
         self._check_open()
-        return await self.server._post(data, self, on_finish)  # noqa: SLF001  # one API, two doors
+        return await self.server._post(data, self, on_finish)
 
     def task_nowait(
         self,
@@ -212,7 +212,7 @@ class Connection(trio.abc.HalfCloseableStream):
     ) -> int:
         """Post as `task` does, if that needs no waiting; else raise `trio.WouldBlock`."""
         self._check_open()
-        return self.server._post_nowait(data, self, on_finish)  # noqa: SLF001  # as above
+        return self.server._post_nowait(data, self, on_finish)
 
     def start_soon(
         self, async_fn: Callable[[*ArgsT], Awaitable[object]], *args: *ArgsT, name: object = None

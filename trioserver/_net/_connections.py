@@ -1,7 +1,7 @@
 """The connections of an event worker, and how they end when it stops.
 
-Each connection is one Trio task (`_life`). A stop takes them through three steps: `stop_reading` ends
-the wait for further frames; `handling`, the inner ring, ends when no callback runs any more; and
+Each connection is one Trio task (`_life`). A stop takes them through two rings: `handling`, the
+inner one, ends the wait for further frames, and then lasts until no callback runs any more;
 `open_connections`, the outer one, closes what has stayed open so long, so that ``on_finish`` could
 still answer.
 """
@@ -149,7 +149,7 @@ class Connections:
 
     @asynccontextmanager
     async def handling(self, stopping: Stopping) -> AsyncIterator[None]:
-        """Inside, callbacks run; at the end they have until the deadline, and then are cancelled."""
+        """Inside, callbacks run; they have until the deadline then, and are cancelled after it."""
         try:
             yield
             self.stop_reading()

@@ -1,10 +1,10 @@
 """The life of one connection, as one Trio task.
 
-1. ``on_connect``; then frames go to ``on_receive``, one call each and one at a time, or all is left to
-   ``on_stream``.
-2. That ends with the client's last frame, a reset, `Connection.aclose`, an exception, or the server's
-   stop, where the connection stays open until it is told to close. Then what it owns is ended: its
-   tasks, and what it has started.
+1. ``on_connect``; then frames go to ``on_receive``, one call each and one at a time, or all is left
+   to ``on_stream``.
+2. That ends with the client's last frame, a reset, `Connection.aclose`, an exception, or the
+   server's stop, where the connection stays open until it is told to close. Then what it owns is
+   ended: its tasks, and what it has started.
 3. What is left to send is sent, the transport is closed, and ``on_close`` runs, once and always.
 """
 

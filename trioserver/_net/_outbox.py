@@ -135,8 +135,8 @@ class Outbox:
     ) -> Generator[Any, Any, None]:
         """Await ``callbacks``, and `flush` before each time that it waits.
 
-        It passes Trio's traps on as they are. Nothing may go wrong between a trap and its ``yield``:
-        the trap has parked this Trio task already, and only Trio can wake it.
+        It passes Trio's traps on as they are. Nothing may go wrong between a trap and its
+        ``yield``: the trap has parked this Trio task already, and only Trio can wake it.
         """
         resume: Callable[[Any], object] = callbacks.send
         value: object = None

@@ -3,8 +3,8 @@
 Trio waits for the epoll's own descriptor, and one system call then tells of every socket on which
 something has happened; a wait for one socket costs none. Rules, each learnt by experiment:
 
-1. An edge comes once. *Readable* holds until a read has found nothing more, and it is cleared before
-   that read and not after, or an edge in between would be lost.
+1. An edge comes once. *Readable* holds until a read has found nothing more, and it is cleared
+   before that read and not after, or an edge in between would be lost.
 2. A socket is unregistered before it is closed: a copy of it in another process would go on sending
    events under a number that the next socket gets.
 3. An event may be of a socket that was closed earlier in the same batch, whose number names a new
@@ -46,7 +46,7 @@ class Watch(Protocol):
     is_writable: bool
     """Whether a write may succeed."""
     is_hung_up: bool
-    """Whether the peer has sent its last byte, so that a read finds the end and no edge will tell."""
+    """Whether the peer has sent its last byte, so that a read finds the end though no edge came."""
 
     async def wait_readable(self) -> None:
         """Until ``is_readable``.

@@ -17,7 +17,7 @@ _LINGER: Final = 0.5
 _DISCARD_SIZE: Final = 64 * 1024
 
 
-class ReadingStopped(Exception):  # noqa: N818  # a signal between this room's modules
+class ReadingStopped(Exception):  # a signal between this room's modules
     """`Transport.stop_reading` was called."""
 
 
@@ -26,7 +26,7 @@ class Transport(Protocol):
 
     @property
     def peername(self) -> object:
-        """Who is at the other end, as the socket module has it; an empty string if nobody can say."""
+        """Who is at the other end, as the socket module has it; empty text if nobody can say."""
 
     async def receive_some(self, max_bytes: int) -> bytes:
         """Receive at least one byte; nothing at the end of what the peer sends.

@@ -29,13 +29,13 @@ class Engine(Protocol):
         """
 
     def kill(self, worker_id: int) -> None:
-        """End the worker at once, with all that its task has started; `Events.worker_died` follows."""
+        """End the worker at once, with all that its task has started; `worker_died` follows."""
 
     def unsent_reports(self, worker_id: int) -> list[Report]:
         """What the worker has finished but perhaps not sent; the same may come once more."""
 
     def begun(self, worker_id: int) -> tuple[int, float]:
-        """The last job that the worker has begun, 0 for none, and when (by `Dispatcher`'s clock)."""
+        """The last job that the worker has begun, 0 for none, and when (`Dispatcher.clock`)."""
 
 
 class Events(Protocol):

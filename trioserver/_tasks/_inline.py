@@ -75,6 +75,7 @@ class InlineTaskWorkers:
                 except Exception as exc:
                     raise AppError(f"task worker {number} cannot start: {exc!r}") from exc
         async with trio.open_nursery() as nursery:
+            assert app.on_task is not None, "App.check has seen to it"
             for worker in self._workers:
                 nursery.start_soon(worker.run, app.on_task, events)
                 events.worker_ready(worker.number)

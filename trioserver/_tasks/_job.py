@@ -53,7 +53,7 @@ class Job:
         self.id = -1
         self.posted_at = 0.0
         self.attempt = 1
-        # Where it was handed to, and as which of that worker's jobs; None and -1 while it is queued.
+        # Where it was handed to, and as which of that worker's jobs; None and -1 while queued.
         self.worker_id: int | None = None
         self.seq = -1
         # Set when someone wants it ended while it runs; the worker's death then means cancelled.

@@ -1,4 +1,4 @@
-"""What a task worker process does before anything else, so that it can neither outlive nor hinder its server.
+"""What a task worker does first of all, so that it can neither outlive nor hinder its server.
 
 It runs as the ``init`` of a trio-parallel context, before any code of the user's. Rules:
 

@@ -52,7 +52,7 @@ class LocalTaskWorkers:
     @property
     def pids(self) -> list[int | None]:
         """The process of each worker, None while it is being replaced."""
-        return [slot.worker and slot.worker.pid for slot in self._slots]
+        return [None if slot.worker is None else slot.worker.pid for slot in self._slots]
 
     # `Engine`
 
@@ -167,7 +167,7 @@ class _Slot:
                 self.worker = None
                 worker.close()
             if not was_ready and self._ready_at is None:
-                raise AppError(_why_it_ended(worker))
+                raise AppError(_why_it_ended(worker), worker.start_failure or "")
             was_ready = True
             if self._stopping.is_requested and (worker.exit_code == 0 or self._is_killed):
                 return
@@ -184,7 +184,12 @@ class _Slot:
     async def _back_off(self, worker: WorkerProcess, quick_deaths: int) -> None:
         if quick_deaths:
             seconds = min(_FIRST_BACKOFF * 2 ** (quick_deaths - 1), _MAX_BACKOFF)
-            logger.error("%s; it is started again in %.1f s", _why_it_ended(worker), seconds)
+            logger.error(
+                "%s; it is started again in %.1f s",
+                _why_it_ended(worker),
+                seconds,
+                extra={"remote_traceback": worker.start_failure},
+            )
             await trio.sleep(seconds)
         elif not self._is_killed:
             logger.warning("%s; it is started again", _why_it_ended(worker))
@@ -193,7 +198,7 @@ class _Slot:
 def _why_it_ended(worker: WorkerProcess) -> str:
     name = f"task worker {worker.worker_id}"
     if worker.start_failure is not None:
-        return f"{name} cannot start:\n{worker.start_failure.rstrip()}"
+        return f"{name} cannot start: {worker.start_failure.rstrip().rpartition(chr(10))[2]}"
     when = "" if worker.is_ready else " while it was starting"
     code = worker.exit_code
     how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"

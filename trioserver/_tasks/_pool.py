@@ -47,7 +47,7 @@ _KILL_TIME: Final = 5.0
 
 
 class TaskPool:
-    """Posts tasks and hears how they end; the methods of `Server` of the same names explain them."""
+    """Posts tasks and hears how they end; `Server` has methods of the same names, explained."""
 
     def __init__(
         self,

@@ -12,7 +12,6 @@ from trioserver._errors import TaskCancelled, TaskError, TaskFailed, TaskWorkerC
 from trioserver._tasks._wire import Failure, Status
 
 if TYPE_CHECKING:
-    from trioserver._net._connection import Connection
     from trioserver._tasks._job import Job
 
 
@@ -73,8 +72,8 @@ class Completion:
         return self._data
 
     @property
-    def stream(self) -> Connection | None:
-        """The connection that owns the task, None for a task of the server's.
+    def stream(self) -> Any:  # Connection | None, but an app knows by which door it posted
+        """The `Connection` that owns the task, None for a task of the server's.
 
         After the connection has closed it is here still, and sending on it raises
         `trio.ClosedResourceError`.
@@ -88,7 +87,7 @@ class Completion:
 
     @property
     def waited(self) -> float:
-        """Seconds from the post to the begin of the run, or to the end of a task that never began."""
+        """Seconds from the post to the begin of the run, or to the end if it never began."""
         return max(0.0, self._job.begun_at - self._job.posted_at)
 
     @property
@@ -103,7 +102,7 @@ class Completion:
 
     @property
     def error(self) -> TaskError | None:
-        """Why there is no result: `TaskFailed`, `TaskCancelled` or `TaskWorkerCrashed`; else None."""
+        """Why there is no result: `TaskFailed`, `TaskCancelled`, `TaskWorkerCrashed`, or None."""
         self._settle()
         return self._error
 
@@ -126,7 +125,8 @@ class Completion:
     def _settle(self) -> None:
         if self._error is not None or self._result is not _UNSET:
             return
-        status, body = self._job.status, self._job.body
+        assert self._job.status is not None, "a completion is made of a job that has ended"
+        status, body = Status(self._job.status), self._job.body
         if status == Status.OK:
             try:
                 self._result = pickle.loads(body)
@@ -140,8 +140,7 @@ class Completion:
             self._error = TaskWorkerCrashed(int(body) if body else None)
 
     def __repr__(self) -> str:
-        how = Status(self._job.status).name.lower()
-        return f"<Completion of task {self.task_id}: {how}, attempt {self.attempt}>"
+        return f"<Completion of task {self.task_id}, attempt {self.attempt}>"
 
 
 def _task_failed(failure: Failure) -> TaskFailed:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import enum
 import struct
-from typing import Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 # seq, task id, attempt, kind, bytes of the body
 ORDER = struct.Struct("=QQIBI")
@@ -92,12 +92,12 @@ class RecordStream(Generic[RecordT]):
         at, end = 0, len(held)
         self._needed = header_size
         while end - at >= header_size:
-            fields = unpack_from(held, at)
+            fields: tuple[Any, ...] = unpack_from(held, at)
             stop = at + header_size + fields[-1]
             if stop > end:
                 self._needed = stop - at
                 break
-            records.append((*fields[:-1], held[at + header_size : stop]))  # type: ignore[arg-type]  # the header decides
+            records.append((*fields[:-1], held[at + header_size : stop]))
             at = stop
         rest = held[at:]
         self._chunks = [rest] if rest else []

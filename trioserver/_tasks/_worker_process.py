@@ -1,9 +1,9 @@
 """One life of a task worker process, from its start to its death, seen from the dispatcher's side.
 
-trio-parallel starts the process, kills it and notices its death; inside its one long call the worker
-connects to a socket of ours (see `_inside`). So a death shows in two places, in either order: our
-socket ends, and the call does. `WorkerProcess.live` returns when both are over and everything
-that the worker had sent is read.
+trio-parallel starts the process, kills it and notices its death; inside its one long call the
+worker connects to a socket of ours (see `_inside`). So a death shows in two places, in either
+order: our socket ends, and the call does. `WorkerProcess.live` returns when both are over and
+everything that the worker had sent is read.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class WorkerProcess:
         try:
             return self._page.published()
         except PageError:
-            logger.error("task worker %d has overwritten its flight recorder", self.worker_id)
+            logger.warning("task worker %d has overwritten its flight recorder", self.worker_id)
             return []
 
     async def wait_ended(self) -> None:
@@ -308,7 +308,7 @@ def _private_listener() -> Iterator[tuple[trio.socket.SocketType, str]]:
     """A Unix socket in a directory that only this user can enter, both gone afterwards."""
     base = _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK | os.X_OK) else None
     with tempfile.TemporaryDirectory(prefix="trioserver-", dir=base) as directory:
-        address = os.path.join(directory, "worker")  # noqa: PTH118  # text for the worker's side
+        address = os.path.join(directory, "worker")  # text for the worker's side
         listener = socket.socket(socket.AF_UNIX)
         with trio.socket.from_stdlib_socket(listener) as trio_listener:
             listener.bind(address)
