@@ -39,7 +39,7 @@ T = TypeVar("T")
 logger = logging.getLogger("trioserver.server")
 
 
-async def serve(
+async def serve(  # noqa: ASYNC128  # `_live` calls started()
     app: object,
     settings: Settings | None = None,
     *,
@@ -78,7 +78,7 @@ async def serve(
         )
 
 
-async def run_event_worker(
+async def run_event_worker(  # noqa: ASYNC128  # as above
     app: App,
     settings: Settings,
     listeners: Sequence[Listener],

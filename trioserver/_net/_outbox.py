@@ -152,7 +152,7 @@ class Outbox:
             try:
                 value = yield trap
                 resume = callbacks.send
-            except BaseException as exc:  # noqa: BLE001  # it belongs to `callbacks`
+            except BaseException as exc:  # noqa: BLE001, ASYNC103  # it belongs to `callbacks`
                 value = exc
                 resume = callbacks.throw
 

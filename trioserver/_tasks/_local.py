@@ -88,7 +88,7 @@ class LocalTaskWorkers:
 
                 async def start(slot: _Slot) -> None:
                     try:
-                        await lives.start(slot.run, events)
+                        await lives.start(slot.keep_alive, events)
                     except AppError as exc:
                         failures.append(exc)
                         starting.cancel_scope.cancel()
@@ -135,7 +135,7 @@ class _Slot:
         self._is_killed = True
         self.alive.kill()
 
-    async def run(
+    async def keep_alive(
         self,
         events: Events,
         *,

@@ -150,10 +150,13 @@ class TaskPool:
         if job.caller is not None:
             job.caller.one_ended()
         else:
-            self._undelivered += 1
             # Without a bound of its own: rule 3 bounds what can be in it, and the dispatcher must
             # never wait for an `on_finish`.
-            self._send.send_nowait((job.on_finish or self._on_finish, Completion(job)))
+            try:
+                self._send.send_nowait((job.on_finish or self._on_finish, Completion(job)))
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                return  # the pool ended at once; this job is among those that it has counted
+            self._undelivered += 1
         self._tell_if_idle()
 
     def delivered(self) -> None:
