@@ -66,7 +66,7 @@ async def main(port: int) -> None:
         large = picture(1024, 768)
         await client.send(large)
         small = await client.receive()
-        print(f"{len(large)} bytes became {len(small)}")
+        print(f"{len(large)} bytes became {len(small)} bytes")
 
 
 if __name__ == "__main__":
