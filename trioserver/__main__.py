@@ -1,27 +1,23 @@
 """``python -m trioserver`` and the console script ``trioserver``.
 
-Nothing but the standard library is imported before signals are in hand: a Ctrl-C while the rest is
-imported ends the start without a traceback.
+Nothing that takes its time is imported before signals are in hand, so that a Ctrl-C meanwhile
+prints no traceback; nor at module level, which each task worker of the console script runs again.
 """
 
 from __future__ import annotations
 
-import signal
 import sys
 from typing import NoReturn
+
+from trioserver._signals import leave_on_signals
 
 
 def main() -> NoReturn:
     """Run the command line and exit."""
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, _leave)
+    leave_on_signals()
     from trioserver._cli import main as run_command_line  # noqa: PLC0415  # see above
 
     sys.exit(run_command_line())
-
-
-def _leave(_signum: int, _frame: object) -> NoReturn:
-    raise SystemExit(0)
 
 
 if __name__ == "__main__":

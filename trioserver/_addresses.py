@@ -53,6 +53,6 @@ def parse_address(text: str) -> TcpAddress | UnixAddress:
         raise ValueError(f"an IPv6 address stands in brackets, '[::1]:9501': {text!r}")
     if not colon or not host:
         raise ValueError(f"an address is 'host:port', '[v6]:port' or 'unix:/path': {text!r}")
-    if not (port.isascii() and port.isdigit() and int(port) <= _MAX_PORT):
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= _MAX_PORT):  # noqa: PLR2004  # int refuses thousands
         raise ValueError(f"a port is a number from 0 to {_MAX_PORT}: {text!r}")
     return TcpAddress(host, int(port))

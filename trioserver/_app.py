@@ -5,15 +5,14 @@ Nothing downstream asks an app for an attribute again.
 
 from __future__ import annotations
 
+import functools
 import inspect
-import sys
-import types
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
 from trioserver._errors import AppError
-from trioserver._importing import instantiate, load_object, nearest
+from trioserver._importing import instantiate, load_object, nearest, spec_of
 from trioserver._net._framing import Framing, RawFraming
 from trioserver._settings import Settings
 
@@ -48,6 +47,8 @@ class App:
     """What the log calls it."""
     spec: str | None
     """Where a task worker imports it from, ``module:qualname``; None if it cannot."""
+    why_no_spec: str = ""
+    """Why it cannot."""
     settings: Settings | None
     framing: Framing
     on_worker_start: AsyncCallback | None = None
@@ -63,6 +64,11 @@ class App:
     on_task_worker_start: Callable[[int], object] | None = None
     on_task_worker_stop: Callable[[int], object] | None = None
 
+    @property
+    def callbacks(self) -> tuple[str, ...]:
+        """The names of those that it has."""
+        return tuple(name for name in _CALLBACKS if getattr(self, name) is not None)
+
     def check(self, settings: Settings, *, needs_import: bool = True) -> None:
         """See whether the app has what ``settings`` ask for.
 
@@ -73,6 +79,13 @@ class App:
         Raises:
           AppError: if it has not.
         """
+        length = settings.package_max_length
+        try:
+            self.framing.decoder(length)
+        except Exception as exc:  # it may be the user's own
+            raise AppError(
+                f"framing cannot work with package_max_length {length}: {self.framing!r}: {exc}"
+            ) from exc
         if not settings.task_worker_num:
             return
         missing = [name for name in ("on_task", "on_finish") if getattr(self, name) is None]
@@ -83,8 +96,8 @@ class App:
             )
         if self.spec is None and needs_import:
             raise AppError(
-                f"{self.name} cannot be imported by name in a task worker: it must be a module, or "
-                "stand at the top level of one (module:qualname)"
+                f"{self.name} must be importable by name in a task worker (module:qualname), but "
+                f"{self.why_no_spec}"
             )
 
 
@@ -100,7 +113,11 @@ def load_app(target: object) -> App:
       BaseException: whatever its module or class raises, untouched.
     """
     found = load_object(target) if isinstance(target, str) else target
-    spec = target if isinstance(target, str) else _spec_of(found)
+    spec, why_no_spec = None, ""
+    try:
+        spec = target if isinstance(target, str) else spec_of(found)
+    except AppError as exc:
+        why_no_spec = str(exc)
     name = spec or _describe(found)
     app = instantiate(found)
     problems: list[str] = []
@@ -108,12 +125,21 @@ def load_app(target: object) -> App:
     settings = getattr(app, "settings", None)
     if settings is not None and not isinstance(settings, Settings):
         problems.append(f"settings must be a trioserver.Settings: {settings!r}")
-    framing = getattr(app, "framing", None) or RawFraming()
-    if isinstance(framing, type) or not isinstance(framing, Framing):
+    framing = getattr(app, "framing", None)
+    if framing is None:
+        framing = RawFraming()
+    elif isinstance(framing, type) or not _is_framing(framing):
         problems.append(f"framing must be an object with encode and decoder: {framing!r}")
     if problems:
         raise AppError("\n".join(f"{name}: {problem}" for problem in problems))
-    return App(name=name, spec=spec, settings=settings, framing=framing, **callbacks)
+    return App(
+        name=name,
+        spec=spec,
+        why_no_spec=why_no_spec,
+        settings=settings,
+        framing=framing,
+        **callbacks,
+    )
 
 
 def _callbacks_of(app: object, problems: list[str]) -> dict[str, Callable[..., Any]]:
@@ -142,7 +168,14 @@ def _problem(name: str, callback: object) -> str | None:
     signature = f"{name}({', '.join(arguments)})"
     if not callable(callback):
         return f"{name} must be callable: {callback!r}"
-    if must_be_async is not None and _is_async(callback) is not must_be_async:
+    if _is_any(inspect.isgeneratorfunction, callback) or _is_any(
+        inspect.isasyncgenfunction, callback
+    ):
+        return f"{name} must not yield: its calls would run nothing"
+    if (
+        must_be_async is not None
+        and _is_any(inspect.iscoroutinefunction, callback) is not must_be_async
+    ):
         kind = "a coroutine function, 'async def" if must_be_async else "a plain function, 'def"
         return f"{name} must be {kind} {signature}'"
     try:
@@ -156,32 +189,15 @@ def _problem(name: str, callback: object) -> str | None:
     return None
 
 
-def _is_async(callback: object) -> bool:
-    while hasattr(callback, "func"):  # functools.partial
+def _is_framing(framing: object) -> bool:
+    return all(callable(getattr(framing, name, None)) for name in ("encode", "decoder"))
+
+
+def _is_any(is_kind: Callable[[object], bool], callback: object) -> bool:
+    """Whether ``callback``, or the ``__call__`` of the object that it is, is of a kind."""
+    while isinstance(callback, functools.partial):
         callback = callback.func
-    return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(
-        getattr(callback, "__call__", None)  # noqa: B004  # an object's own, where it has one
-    )
-
-
-def _spec_of(found: object) -> str | None:
-    """Where ``found`` can be imported from, None if nowhere."""
-    if isinstance(found, types.ModuleType):
-        return found.__name__
-    module = sys.modules.get(getattr(found, "__module__", ""))
-    if module is None or (module.__name__ == "__main__" and not hasattr(module, "__file__")):
-        return None
-    if isinstance(found, type):
-        qualname: str | None = found.__qualname__
-    else:
-        names = [name for name, value in vars(module).items() if value is found]
-        qualname = names[0] if names else None
-    if qualname is None:
-        return None
-    there: object = module
-    for name in qualname.split("."):
-        there = getattr(there, name, None)
-    return f"{module.__name__}:{qualname}" if there is found else None
+    return is_kind(callback) or is_kind(type(callback).__call__)
 
 
 def _describe(found: object) -> str:

@@ -6,6 +6,7 @@ Exit codes: 0 clean, 1 something was cut while stopping or the server failed, 2 
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 import traceback
@@ -17,6 +18,7 @@ from trioserver._errors import TrioserverError
 from trioserver._importing import nearest
 from trioserver._layers import DEFAULT, FIELDS, Layers, flag
 from trioserver._settings import Settings, SettingsError
+from trioserver._signals import StoppedAtStart
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,13 +30,18 @@ WRONG = 2
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``python -m trioserver`` with ``argv``; the exit code."""
-    parser = make_parser()
-    arguments, unknown = parser.parse_known_args(argv)
-    app = load(arguments.app)
-    if app is None:
-        return WRONG
-    settings = layer(app, app.settings, arguments, unknown)
-    if settings is None:
+    try:
+        arguments, unknown = make_parser().parse_known_args(argv)
+    except SystemExit as exc:  # after --help, --version, or a refusal
+        return WRONG if exc.code else 0
+    app = None
+    # Behind a misspelt flag stands its value, which could be taken for the app.
+    if not any(text.startswith("-") for text in unknown):
+        app = load(arguments.app)
+        if app is None:
+            return WRONG
+    settings = layer(app, None if app is None else app.settings, arguments, unknown)
+    if app is None or settings is None:
         return WRONG
     if arguments.check:
         return 0
@@ -45,8 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def make_parser(*, takes_app: bool = True) -> argparse.ArgumentParser:
     """A parser with a flag for every setting."""
+    program = os.path.basename(sys.argv[0])
+    if takes_app:
+        program = "python -m trioserver" if program == "__main__.py" else "trioserver"
     parser = _Parser(
-        prog="trioserver",
+        prog=program,
         description="Serve an app: a TCP server whose slow work runs in task worker processes.",
         epilog="Settings can also stand in the file, and in the environment as TRIOSERVER_<NAME>; "
         "flags are above these, these above the file, and the file above the app's own.",
@@ -72,7 +82,7 @@ def make_parser(*, takes_app: bool = True) -> argparse.ArgumentParser:
         group.add_argument(
             flag(name),
             dest=name,
-            metavar=unit.upper() or "TEXT",
+            metavar=unit.upper(),
             action="append",
             help=f"{doc}{more} [{default}]".replace("%", "%%"),
         )
@@ -83,37 +93,43 @@ def load(target: object) -> App | None:
     """Load the app, or say on stderr why not."""
     try:
         return load_app(target)
+    except StoppedAtStart:
+        raise
+    except SettingsError as exc:
+        where = _place(exc.__traceback__)
+        refuse("\n".join(f"{where}: {problem}" for _, problem in exc.problems))
     except TrioserverError as exc:
         refuse(str(exc))
-    except BaseException as exc:  # its module may raise anything
-        if isinstance(exc, SystemExit) and exc.code == 0:
-            raise  # a signal during the import
-        tb = _users_part(exc.__traceback__)
-        traceback.print_exception(type(exc), exc, tb)
-        refuse(f"{target} cannot be imported: {type(exc).__name__}: {exc}")
+    except BaseException as exc:  # noqa: BLE001  # its module may raise anything
+        print_traceback(exc)
+        summary = f"{target} cannot be loaded: {type(exc).__name__}: {exc}"
+        refuse(summary.partition("\n")[0].removesuffix(": "))
     return None
 
 
 def layer(
-    app: App, own: Settings | None, arguments: argparse.Namespace, unknown: Sequence[str]
+    app: App | None, own: Settings | None, arguments: argparse.Namespace, unknown: Sequence[str]
 ) -> Settings | None:
     """Merge the settings of all layers, or say on stderr what is wrong; print them for --check."""
     layers = Layers()
-    layers.add_code(own, f"settings of {app.name}")
+    if app is not None:
+        layers.add_code(own, f"settings of {app.name}")
     if arguments.config is not None:
         layers.add_toml(arguments.config)
     layers.add_environment(os.environ)
     layers.add_flags({name: texts for name, texts in vars(arguments).items() if name in FIELDS})
-    for text in unknown:
+    flags = [text for text in unknown if text.startswith("-")]
+    for text in flags or unknown:  # what stands behind a misspelt flag is its value
         close = nearest(text.partition("=")[0], [flag(name) for name in FIELDS])
-        layers.refuse(f"unknown argument {text!r}{close if text.startswith('-') else ''}")
+        layers.refuse(f"unknown argument {text!r}{close if flags else ''}")
     try:
         settings, origins = layers.merge()
-        app.check(settings)
+        if app is not None:
+            app.check(settings)
     except (SettingsError, TrioserverError) as exc:
         refuse(str(exc))
         return None
-    if arguments.check:
+    if arguments.check and app is not None:
         _show(app, settings, origins)
     return settings
 
@@ -122,6 +138,14 @@ def refuse(reason: str) -> None:
     """Say on stderr why there is no start."""
     for line in reason.splitlines():
         print(f"trioserver: error: {line}", file=sys.stderr)
+
+
+def print_traceback(exc: BaseException) -> None:
+    """Print what the app raised, from its own files on."""
+    tb = exc.__traceback__
+    while tb is not None and _is_machinery(tb):
+        tb = tb.tb_next
+    traceback.print_exception(type(exc), exc, tb)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -134,6 +158,8 @@ class _Parser(argparse.ArgumentParser):
 
 def _show(app: App, settings: Settings, origins: dict[str, str]) -> None:
     print(f"app = {app.name}")
+    print(f"callbacks = {', '.join(app.callbacks)}")
+    print(f"framing = {app.framing!r}")
     for name in FIELDS:
         value = getattr(settings, name)
         shown = list(value) if isinstance(value, tuple) else value
@@ -141,12 +167,23 @@ def _show(app: App, settings: Settings, origins: dict[str, str]) -> None:
         print(f"{name} = {shown!r}  ({origin})")
 
 
-def _users_part(tb: TracebackType | None) -> TracebackType | None:
-    """The traceback from the first frame that is neither ours nor the import system's."""
-    ours = os.path.dirname(__file__)  # compared with the text in frames
+def _place(tb: TracebackType | None) -> str:
+    """Where in the app it happened: the last line of its own."""
+    place = "settings"
     while tb is not None:
-        name = tb.tb_frame.f_code.co_filename
-        if not name.startswith((ours, "<frozen importlib")) and "importlib" not in name:
-            return tb
+        if not _is_machinery(tb):
+            place = f"{tb.tb_frame.f_code.co_filename}, line {tb.tb_lineno}"
         tb = tb.tb_next
-    return tb
+    return place
+
+
+_OURS = os.path.join(os.path.dirname(__file__), "")  # compared with the text in frames
+
+
+def _is_machinery(tb: TracebackType) -> bool:
+    """Whether a frame is ours, the import system's, or of a method that attrs wrote."""
+    name = tb.tb_frame.f_code.co_filename
+    return (
+        name.startswith((_OURS, "<frozen importlib", "<attrs generated"))
+        or name == importlib.__file__
+    )

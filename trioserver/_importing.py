@@ -1,4 +1,4 @@
-"""From ``module:attr`` to the object, in the server and in task workers alike.
+"""From ``module:attr`` to the object, in the server and in task workers alike, and back.
 
 No trio, no attrs: task workers load this module.
 """
@@ -10,6 +10,7 @@ import importlib
 import multiprocessing
 import os
 import sys
+import types
 
 from trioserver._errors import AppError
 
@@ -22,7 +23,8 @@ def load_object(spec: str) -> object:
       BaseException: whatever the module itself raises, untouched.
     """
     module_name, colon, qualname = spec.partition(":")
-    if not module_name or (colon and not qualname):
+    names = qualname.split(".") if colon else []
+    if not all([*module_name.split("."), *names]):
         raise AppError(f"an app is named 'module' or 'module:attr', not {spec!r}")
     directory = os.getcwd()
     if directory not in sys.path and "" not in sys.path:
@@ -32,10 +34,11 @@ def load_object(spec: str) -> object:
     except ModuleNotFoundError as exc:
         missing = exc.name or ""
         if module_name == missing or module_name.startswith(missing + "."):
-            raise AppError(f"no module named {missing!r} (for {spec!r})") from None
+            hint = f", nor a file: write {module_name[:-3]!r}" if missing.endswith(".py") else ""
+            raise AppError(f"no module named {missing!r}{hint}") from None
         raise  # it is there, and imports another one that is not
     where = f"module {module_name!r}"
-    for name in filter(None, qualname.split(".")):
+    for name in names:
         try:
             found = getattr(found, name)
         except AttributeError:
@@ -49,6 +52,49 @@ def load_object(spec: str) -> object:
 def instantiate(found: object) -> object:
     """The app itself: a class is called, and everything else is one already."""
     return found() if isinstance(found, type) else found
+
+
+def spec_of(found: object) -> str:
+    """Where another process can import ``found`` from: ``module`` or ``module:qualname``.
+
+    Raises:
+      AppError: if it cannot; the message says why.
+    """
+    if isinstance(found, types.ModuleType):
+        module, spec = found, found.__name__
+    else:
+        kind = found if isinstance(found, type) else type(found)
+        home = sys.modules.get(kind.__module__)
+        if home is None:
+            raise AppError(f"there is no module {kind.__module__!r}")
+        if found is kind:
+            qualname = kind.__qualname__
+        else:
+            names = [name for name, value in vars(home).items() if value is found]
+            if not names:
+                raise AppError(
+                    f"it has no name in module {kind.__module__!r}, where its class is: "
+                    "give 'module:attr' in its place"
+                )
+            qualname = names[0]
+        if "<locals>" in qualname:
+            raise AppError("it is made inside a function")
+        module, spec = home, f"{home.__name__}:{qualname}"
+        there: object = home
+        for name in qualname.split("."):
+            there = getattr(there, name, None)
+        if there is not found:
+            raise AppError(f"{spec} is something else")
+    if module.__name__ == "__main__" and not _is_run_again(module):
+        raise AppError("no other process can import this __main__")
+    return spec
+
+
+def _is_run_again(main: types.ModuleType) -> bool:
+    """Whether multiprocessing runs the main module in the processes that it starts."""
+    if main.__spec__ is not None:  # python -m; it leaves out package.__main__
+        return main.__spec__.name.rpartition(".")[2] != "__main__"
+    return os.path.isfile(getattr(main, "__file__", ""))  # which may be <stdin>
 
 
 def nearest(name: str, names: list[str]) -> str:

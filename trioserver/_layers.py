@@ -87,21 +87,19 @@ class Layers:
         Raises:
           SettingsError: if anything is wrong anywhere.
         """
-        problems = list(self._problems)
-        settings = None
-        try:
-            settings = Settings(**self._values)  # type: ignore[arg-type]  # it checks them
-        except SettingsError as exc:
-            problems += [
-                (name, f"{self._origins[name]}: {problem}") for name, problem in exc.problems
-            ]
-        if settings is None or problems:
-            raise SettingsError(problems)
-        return settings, self._origins
+        if self._problems:
+            raise SettingsError(self._problems)
+        return Settings(**self._values), self._origins  # type: ignore[arg-type]  # it checks them
 
     def _set(self, name: str, value: object, origin: str) -> None:
-        self._values[name] = value
-        self._origins[name] = origin
+        """Take a value, or refuse it, even if a layer above has a better one."""
+        try:
+            Settings(**{name: value})  # type: ignore[arg-type]  # as above
+        except SettingsError as exc:
+            self._problems += [(name, f"{origin}: {problem}") for _, problem in exc.problems]
+        else:
+            self._values[name] = value
+            self._origins[name] = origin
 
     def _refuse(self, name: str, problem: str) -> None:
         self._problems.append((name, problem))

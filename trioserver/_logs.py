@@ -7,24 +7,27 @@ import sys
 
 
 class _Formatter(logging.Formatter):
-    """Shows control characters in messages, which clients may have sent; leaves tracebacks."""
+    """Shows the control characters that clients may have sent; only tracebacks have lines."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Add the traceback of a task worker, too."""
         remote = getattr(record, "remote_traceback", None)
-        return super().format(record) + (f"\n{remote.rstrip()}" if remote else "")
+        text = super().format(record) + (f"\n{remote.rstrip()}" if remote else "")
+        return "\n".join(map(_escaped, text.split("\n")))
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
-        """Escape what is not printable."""
-        record.message = "".join(
-            character if character.isprintable() else _escaped(character)
-            for character in record.message
-        )
+        """Keep the message in one line."""
+        record.message = _escaped(record.message)
         return super().formatMessage(record)
 
 
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode()
+def _escaped(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
 
 
 class _Handler(logging.StreamHandler):  # type: ignore[type-arg]  # generic only in stubs

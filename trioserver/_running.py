@@ -6,17 +6,17 @@ import logging
 import resource
 import signal
 import sys
-import traceback
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-from trioserver._cli import WRONG, layer, load, make_parser, refuse
+from trioserver._cli import WRONG, layer, load, make_parser, print_traceback, refuse
 from trioserver._errors import AppError, TrioserverError
 from trioserver._importing import refuse_in_spawned_child
 from trioserver._logs import log_to_stderr
 from trioserver._serving import serve
+from trioserver._signals import STOP_SIGNALS, StoppedAtStart, leave_on_signals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("trioserver.server")
 
-_STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _OWN_DESCRIPTORS: Final = 64
 """What a server has open beside its connections."""
 _WORKER_DESCRIPTORS: Final = 8
@@ -39,9 +38,9 @@ def run(
 ) -> None:
     """``python -m trioserver`` in code; returns after a clean stop.
 
-    Signals stop it as on the command line, and the environment and the command line's flags count
-    as well. A script must call it under ``if __name__ == "__main__":``, since each task worker runs
-    the script again.
+    Signals stop it as on the command line, so call it in the main thread; the environment and the
+    command line's flags count as well. A script must call it under
+    ``if __name__ == "__main__":``, since each task worker runs the script again.
 
     Args:
       app: A class, an object or a module with ``on_*`` attributes, or ``"module:attr"``.
@@ -52,47 +51,68 @@ def run(
       SystemExit: with 1 if something was cut while stopping or the server failed, with 2 if the
         start was wrong; stderr says why.
     """
-    code = WRONG
-    arguments, unknown = make_parser(takes_app=False).parse_known_args(argv)
     with _signals_at_rest():
-        loaded = load(app)
-        if loaded is not None:
-            merged = layer(loaded, settings or loaded.settings, arguments, unknown)
-            if merged is not None:
-                code = 0 if arguments.check else run_app(loaded, merged)
+        code = _run(app, settings, argv)
     if code:
         raise SystemExit(code)
 
 
-def run_app(app: App, settings: Settings) -> int:
-    """Serve until a signal stops it; the exit code."""
-    # A signal that nobody has read is raised once more when Trio's receiver closes; and one that
-    # comes while the interpreter ends must not print a traceback.
-    for signum in _STOP_SIGNALS:
-        signal.signal(signum, signal.SIG_IGN)
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # what callbacks print is a log, also in a pipe
-            stream.reconfigure(line_buffering=True)
-    log_to_stderr(settings.log_level)
-    _raise_descriptor_limit(settings)
+def _run(app: object, settings: Settings | None, argv: Sequence[str] | None) -> int:
     try:
         refuse_in_spawned_child()
-        return trio.run(_serve_until_signalled, app, settings)
+    except AppError as exc:
+        refuse(str(exc))
+        return WRONG
+    arguments, unknown = make_parser(takes_app=False).parse_known_args(argv)
+    try:
+        loaded = load(app)
+        if loaded is None:
+            return WRONG
+        own = loaded.settings if settings is None else settings
+        merged = layer(loaded, own, arguments, unknown)
+        if merged is None:
+            return WRONG
+        return 0 if arguments.check else run_app(loaded, merged)
+    except StoppedAtStart:
+        return 0
+
+
+def run_app(app: App, settings: Settings) -> int:
+    """Serve until a signal stops it; the exit code."""
+    # Until Trio receives signals they are noted; so is one that its receiver has not read and
+    # raises once more when it closes.
+    early: list[int] = []
+    for signum in STOP_SIGNALS:
+        signal.signal(signum, lambda number, _frame: early.append(number))
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):  # what callbacks print is a log, also in a pipe
+                stream.reconfigure(line_buffering=True)
+        log_to_stderr(settings.log_level)
+        _raise_descriptor_limit(settings)
+        return trio.run(_serve_until_signalled, app, settings, early)
     except TrioserverError as exc:
         if isinstance(exc, AppError):
             sys.stderr.write(exc.remote_traceback)
             if exc.__cause__ is not None:  # raised by the app itself
-                traceback.print_exception(exc.__cause__)
+                print_traceback(exc.__cause__)
         refuse(str(exc))
         return WRONG
-    except Exception:
+    except (Exception, BaseExceptionGroup):  # a group may be of anything
         logger.exception("the server failed")
         return 1
+    finally:
+        # A process that is about to end anyway must neither die of a signal nor print a traceback.
+        for signum in STOP_SIGNALS:
+            signal.signal(signum, signal.SIG_IGN)
 
 
-async def _serve_until_signalled(app: App, settings: Settings) -> int:
+async def _serve_until_signalled(app: App, settings: Settings, early: Sequence[int]) -> int:
     server: Server | None = None
-    with trio.open_signal_receiver(*_STOP_SIGNALS) as signals:
+    refusal: TrioserverError | None = None
+    with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
+        if early:
+            return 0
         async with trio.open_nursery() as nursery:
 
             async def stop_when_signalled() -> None:
@@ -109,31 +129,42 @@ async def _serve_until_signalled(app: App, settings: Settings) -> int:
 
             nursery.start_soon(stop_when_signalled)
             async with trio.open_nursery() as serving:
-                server = await serving.start(serve, app, settings)
+                try:
+                    server = await serving.start(serve, app, settings)
+                except TrioserverError as exc:  # still bare; beyond the nurseries it is in groups
+                    refusal = exc
             nursery.cancel_scope.cancel()
+    if refusal is not None:
+        raise refusal
     return 1 if server is not None and server.cut else 0
 
 
 def _raise_descriptor_limit(settings: Settings) -> None:
     """Let the process open what ``max_conn`` connections need, as far as the system lets it."""
     wanted = settings.max_conn + _OWN_DESCRIPTORS + _WORKER_DESCRIPTORS * settings.task_worker_num
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
+    limit, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY or limit >= wanted:
         return
     reachable = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (reachable, hard))
-    if reachable < wanted:
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (reachable, hard))
+        limit = reachable
+    except (OSError, OverflowError, ValueError):  # some systems allow less than they say
+        logger.debug("the limit of open files stays", exc_info=True)
+    if limit < wanted:
         logger.warning(
-            "max_conn %d needs %d open files, but the limit is %d", settings.max_conn, wanted, hard
+            "max_conn %d needs %d open files, but the limit is %d", settings.max_conn, wanted, limit
         )
 
 
 @contextmanager
 def _signals_at_rest() -> Iterator[None]:
     """Give the caller of `run` its signal handlers back."""
-    handlers = {signum: signal.getsignal(signum) for signum in _STOP_SIGNALS}
+    handlers = {signum: signal.getsignal(signum) for signum in STOP_SIGNALS}
+    leave_on_signals()
     try:
         yield
     finally:
         for signum, handler in handlers.items():
-            signal.signal(signum, handler)
+            if handler is not None:  # None: not Python's, so it cannot be given back
+                signal.signal(signum, handler)

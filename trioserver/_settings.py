@@ -6,6 +6,7 @@ flags, ``--help``, ``--check`` and the docstring are made; nothing downstream ch
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -44,6 +45,10 @@ def _finite_at_least(least: float) -> Check:
     return lambda value: None if least <= value < math.inf else f"must be >= {least} and finite"
 
 
+def _from_to(least: int, most: int) -> Check:
+    return lambda value: None if least <= value <= most else f"must be from {least} to {most}"
+
+
 def _one_of(choices: tuple[str, ...]) -> Check:
     return lambda value: None if value in choices else f"must be one of {', '.join(choices)}"
 
@@ -57,15 +62,16 @@ def _one_for_now(value: int) -> str | None:
 def _addresses(value: tuple[str, ...]) -> str | None:
     if not value:
         return "must have at least one address"
+    problems = []
     for text in value:
         try:
             parse_address(text)
         except ValueError as exc:
-            return f"has a bad address: {exc}"
-    return None
+            problems.append(str(exc))
+    return f"has a bad address: {'; '.join(problems)}" if problems else None
 
 
-def _about(doc: str, *, check: Check, unit: str = "") -> dict[str, object]:
+def _about(doc: str, *, unit: str, check: Check) -> dict[str, object]:
     """What a field says of itself: in words, in which unit, and which values are right."""
     return {"doc": doc, "unit": unit, "check": check}
 
@@ -79,7 +85,10 @@ def _as_tuple(value: str | Iterable[str]) -> tuple[str, ...]:
 
 def _as_float(value: float) -> float:
     """Whole numbers are numbers, but text and truth values are left for the check."""
-    return float(value) if type(value) is int else value
+    try:
+        return float(value) if type(value) is int else value
+    except OverflowError:
+        return value
 
 
 @attrs.frozen(kw_only=True)
@@ -144,7 +153,7 @@ class Settings:
         metadata=_about(
             "Clients that the kernel lets wait to be accepted; the system may allow fewer.",
             unit="connections",
-            check=_at_least(1),
+            check=_from_to(1, 2**31 - 1),
         ),
     )
     log_level: str = attrs.field(
@@ -189,12 +198,14 @@ _TYPE_NAMES: Final = {
 }
 
 
-def _documented(settings: type[Settings]) -> None:
-    lines = [settings.__doc__ or "", "", "    Attributes:"]
+def _documented(settings: type[Settings]) -> str:
+    lines = [inspect.cleandoc(settings.__doc__ or ""), "", "Attributes:"]
     for field in attrs.fields(settings):
-        unit = f", in {field.metadata['unit']}" if field.metadata["unit"] else ""
-        lines.append(f"      {field.name}: {field.metadata['doc']} {field.default!r}{unit}.")
-    settings.__doc__ = "\n".join(lines)
+        default = list(field.default) if isinstance(field.default, tuple) else field.default
+        lines.append(
+            f"  {field.name}: {field.metadata['doc']} ({field.metadata['unit']}; {default!r})"
+        )
+    return "\n".join(lines)
 
 
-_documented(Settings)
+Settings.__doc__ = _documented(Settings)

@@ -1,0 +1,25 @@
+"""Signals that come before there is anything to stop.
+
+The standard library only: this is imported before anything that takes its time.
+"""
+
+from __future__ import annotations
+
+import signal
+from typing import Final, NoReturn
+
+STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+class StoppedAtStart(SystemExit):
+    """A signal ended the start. A class of its own, since an app's module may exit too."""
+
+
+def leave_on_signals() -> None:
+    """From now on, a signal ends the process quietly, with exit code 0."""
+    for signum in STOP_SIGNALS:
+        signal.signal(signum, _leave)
+
+
+def _leave(_signum: int, _frame: object) -> NoReturn:
+    raise StoppedAtStart(0)
