@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVarTuple, final
 import trio
 
 from trioserver._net._background import Background
-from trioserver._net._inbox import READ_SIZE, Inbox
+from trioserver._net._inbox import READ_SIZE, Frames, Inbox
 from trioserver._net._outbox import Outbox
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 ArgsT = TypeVarTuple("ArgsT")
 
 CLOSE_TIME: Final = 5.0
-"""Seconds that a peer has to take what is left to send when its connection closes."""
+"""Seconds that a closing connection waits for what it has started, and then for its peer to take
+what is left to send."""
 
 
 @final
@@ -42,6 +43,7 @@ class Connection(trio.abc.HalfCloseableStream):
         "_outbox",
         "_scope",
         "_state",
+        "_told_to_close",
         "_transport",
         "close_reason",
         "id",
@@ -64,6 +66,8 @@ class Connection(trio.abc.HalfCloseableStream):
         # Made when they are first asked for: most connections need neither.
         self._state: types.SimpleNamespace | None = None
         self._background: Background | None = None
+        # Made when the server stops and the callbacks have ended before it does.
+        self._told_to_close: trio.Event | None = None
         self._is_sending_over = False
         self._is_closed = False
 
@@ -71,8 +75,8 @@ class Connection(trio.abc.HalfCloseableStream):
         """Take over ``transport``."""
         connections = self._connections
         self._transport = transport
-        self._inbox = Inbox(transport, connections.protocol.decoder(), connections.pacer)
-        self._outbox = Outbox(transport, connections.nursery)
+        self._inbox = Inbox(transport, connections.pacer)
+        self._outbox = Outbox(transport, connections.nursery, self.was_reset)
 
     # What it knows
 
@@ -112,11 +116,9 @@ class Connection(trio.abc.HalfCloseableStream):
           trio.BrokenResourceError: if the client has reset it.
         """
         await self._connections.pacer.checkpoint()
-        self._check_open()
-        self._outbox.check()
-        if self._is_sending_over:
-            raise trio.ClosedResourceError("send_eof was called on this connection")
-        data = bytes(data)
+        self._check_sending()
+        if type(data) is not bytes:
+            data = memoryview(data).tobytes()  # it may change while it waits; a number is refused
         if self._inbox.next_frame is None or not self._outbox.join(data):
             await self._outbox.send_all(data)
 
@@ -129,17 +131,26 @@ class Connection(trio.abc.HalfCloseableStream):
         await self.send_all(self._connections.protocol.framing.encode(payload))
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait until what is left of earlier calls is sent."""
+        """Wait until what is left of earlier calls is sent; raises as `send_all`."""
+        self._check_sending()
+        await trio.lowlevel.checkpoint()
+        await self._outbox.wait_empty()
+        self._check_sending()
+
+    async def send_eof(self) -> None:
+        """Say that nothing more will be sent, after what is left; receiving goes on.
+
+        Raises:
+          trio.ClosedResourceError: if the connection was closed here.
+          trio.BrokenResourceError: if the client has reset it.
+        """
         self._check_open()
         await trio.lowlevel.checkpoint()
         await self._outbox.wait_empty()
         self._check_open()
-
-    async def send_eof(self) -> None:
-        """Say that nothing more will be sent, after what is left; receiving goes on."""
-        await self.wait_send_all_might_not_block()
-        self._is_sending_over = True
-        await self._transport.send_eof()
+        if not self._is_sending_over:
+            self._is_sending_over = True
+            await self._transport.send_eof()
 
     # Receiving
 
@@ -154,18 +165,23 @@ class Connection(trio.abc.HalfCloseableStream):
           trio.BusyResourceError: if another Trio task is receiving.
         """
         self._check_open()
+        if self._inbox.next_frame is None:
+            # The next read may find more at once, and so come before anything waits.
+            self._outbox.flush()
         try:
-            return await self._inbox.receive_frame()
+            frame = await self._inbox.receive_frame()
+            self._check_open()
         except trio.EndOfChannel:
             self._check_open()
             raise
         except trio.BrokenResourceError:
             self.was_reset()
             raise
+        return frame
 
     def frames(self) -> AsyncIterator[bytes]:
         """Iterate over frames: ``async for frame in stream.frames(): ...``."""
-        return _Frames(self)
+        return Frames(self.receive_frame)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Receive bytes as they come, past the framing; ``b""`` at the end, or if the server stops.
@@ -181,8 +197,7 @@ class Connection(trio.abc.HalfCloseableStream):
         except trio.BrokenResourceError:
             self.was_reset()
             raise
-        if not data:
-            self._check_open()
+        self._check_open()
         return data
 
     # What else belongs to it
@@ -258,6 +273,8 @@ class Connection(trio.abc.HalfCloseableStream):
             self._is_closed = True
             self.close_reason = reason
             self._inbox.stop()
+            if self._told_to_close is not None:
+                self._told_to_close.set()
 
     def was_reset(self) -> None:
         """The client has reset it: nothing can arrive there, so callbacks end now."""
@@ -269,6 +286,12 @@ class Connection(trio.abc.HalfCloseableStream):
         """End the callbacks, wherever they wait."""
         self._scope.cancel()
 
+    async def stay_open(self) -> None:
+        """Return when it is closed, be it by `begin_close` from elsewhere."""
+        if not self._is_closed:
+            self._told_to_close = trio.Event()
+            await self._told_to_close.wait()
+
     async def run_callbacks(self, callbacks: Coroutine[Any, Any, None]) -> None:
         """Run the coroutine of all callbacks to its end, or until `cancel_callbacks`."""
         with self._scope:
@@ -277,8 +300,9 @@ class Connection(trio.abc.HalfCloseableStream):
     async def release(self) -> None:
         """End what belongs to it, let the client take what is left, and close the transport."""
         try:
-            if self._background is not None:
-                await self._background.end()
+            with trio.move_on_after(CLOSE_TIME):
+                if self._background is not None:
+                    await self._background.end()
             with trio.move_on_after(CLOSE_TIME):
                 await self._outbox.wait_empty()
         finally:
@@ -292,22 +316,12 @@ class Connection(trio.abc.HalfCloseableStream):
                 raise trio.BrokenResourceError(self.close_reason)
             raise trio.ClosedResourceError(f"this connection is closed: {self.close_reason}")
 
+    def _check_sending(self) -> None:
+        self._check_open()
+        self._outbox.check()
+        if self._is_sending_over:
+            raise trio.ClosedResourceError("send_eof was called on this connection")
+
     def __repr__(self) -> str:
         state = self.close_reason or "open"
         return f"<Connection {self.id} from {self.peername!r}: {state}>"
-
-
-class _Frames:
-    """The frames of a connection, until the client sends no more."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def __aiter__(self) -> _Frames:
-        return self
-
-    async def __anext__(self) -> bytes:
-        try:
-            return await self._connection.receive_frame()
-        except trio.EndOfChannel:
-            raise StopAsyncIteration from None

@@ -44,6 +44,7 @@ class Outbox:
     Args:
       transport: Where to.
       nursery: Where the task that writes lives.
+      on_broken: Called when a write finds that the peer takes nothing any more.
     """
 
     __slots__ = (
@@ -53,13 +54,17 @@ class Outbox:
         "_joined",
         "_joined_size",
         "_nursery",
+        "_on_broken",
         "_pieces",
         "_transport",
     )
 
-    def __init__(self, transport: Transport, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, transport: Transport, nursery: trio.Nursery, on_broken: Callable[[], None]
+    ) -> None:
         self._transport = transport
         self._nursery = nursery
+        self._on_broken = on_broken
         self._pieces: deque[_Piece] = deque()
         self._error: str | None = None
         self._is_writing = False
@@ -96,9 +101,10 @@ class Outbox:
 
         Cancelled before its first byte was written, nothing of it is sent; after that, all of it.
         """
-        if self._joined:
+        joined_size = self._joined_size
+        if joined_size:
             data = self._take_joined() + data
-        piece = self._put(data)
+        piece = self._put(data, joined_size)
         self.check()
         if piece is None:
             return
@@ -122,12 +128,14 @@ class Outbox:
             await self._pieces[-1].done.wait()
 
     def fail(self, error: str) -> None:
-        """The peer takes nothing any more: drop what is here and tell those who wait."""
+        """Nothing more can be sent: drop what is here and tell those who wait; the reason stays."""
+        if self._error is not None:
+            return
         self._error = error
         for piece in self._pieces:
             piece.done.set()
         self._pieces.clear()
-        self._joined.clear()
+        self._take_joined()
 
     @types.coroutine
     def write_before_waiting(
@@ -162,7 +170,11 @@ class Outbox:
         self._joined_size = 0
         return data
 
-    def _put(self, data: bytes) -> _Piece | None:
+    def _put(self, data: bytes, joined_size: int = 0) -> _Piece | None:
+        """Send ``data`` as far as that is possible now; what waits for the rest.
+
+        Its first ``joined_size`` bytes are of calls that have returned, so they count as begun.
+        """
         sent = 0
         if not self._pieces:
             if self._error is not None:
@@ -170,14 +182,18 @@ class Outbox:
             try:
                 sent = self._transport.try_send(data)
             except trio.BrokenResourceError as exc:
-                self.fail(str(exc))
+                self._break(exc)
                 return None
             if sent == len(data):
                 return None
         if not self._is_writing:
             self._is_writing = True
             self._nursery.start_soon(self._write, name="trioserver connection writer")
-        piece = _Piece(memoryview(data)[sent:], is_begun=sent > 0)
+        rest = memoryview(data)
+        if sent < joined_size:
+            self._pieces.append(_Piece(rest[sent:joined_size], is_begun=True))
+            sent = joined_size
+        piece = _Piece(rest[sent:], is_begun=sent > joined_size)
         self._pieces.append(piece)
         return piece
 
@@ -192,6 +208,10 @@ class Outbox:
                     self._pieces.popleft()
                 piece.done.set()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-            self.fail(str(exc))
+            self._break(exc)
         finally:
             self._is_writing = False
+
+    def _break(self, exc: Exception) -> None:
+        self.fail(str(exc))
+        self._on_broken()
