@@ -150,7 +150,9 @@ class Dispatcher:
     def worker_ready(self, worker_id: int) -> None:
         worker = self._workers[worker_id]
         worker.ready = True
-        worker.reported = worker.next_seq - 1
+        # Its flight recorder is as new as the process, and says that 0 was begun last.
+        worker.next_seq = 1
+        worker.reported = 0
         self._idle[worker_id] = worker
         self._dispatch_anew()
 
@@ -166,12 +168,13 @@ class Dispatcher:
         worker.ready = False
         self._idle.pop(worker_id, None)
         now = self.clock()
-        if begun is None or begun[0] < worker.reported:
+        if begun is None or not worker.reported <= begun[0] < worker.next_seq:
             begun = worker.next_seq, now  # a page that makes no sense: all may have begun
         begun_seq, begun_at = begun
         jobs = list(worker.handed.values())
         for job in jobs:
             self._take(worker, job)
+        self._not_run([job for job in jobs if job.seq > begun_seq])
         for job in jobs:
             if job.seq <= begun_seq:
                 job.begun_at = begun_at
@@ -181,7 +184,6 @@ class Dispatcher:
                 else:
                     code = "" if exit_code is None else str(exit_code)
                     self._end(job, Status.CRASHED, code.encode())
-        self._queue_again([job for job in jobs if job.status is None])
         self._dispatch_anew()
 
     # What the alarm calls
@@ -205,7 +207,9 @@ class Dispatcher:
             return
         begun_seq, begun_at = self._engine.begun(worker.id)
         first = next(iter(worker.handed))
-        if begun_seq != first or (not self._is_long and now < begun_at + WINDOW):
+        # One that has not run for that long yet may still end so quickly that its report stays
+        # behind the next one, and nobody would look.
+        if begun_seq != first or now < begun_at + WINDOW:
             self._set_alarm(now + WINDOW)
             return
         worker.settled = True
@@ -249,7 +253,9 @@ class Dispatcher:
     def _choose(self, window: int) -> _Worker | None:
         """The worker to hand queued jobs to, None if they had better wait."""
         if self._idle and self._is_worth_waking():
-            return next(iter(self._idle.values()))
+            for worker in self._idle.values():
+                if worker.room(window) > 0:  # not if it has yet to skip too many that were revoked
+                    return worker
         batch = (1 + window) // 2
         worth_a_look = math.inf
         best = None
@@ -344,7 +350,8 @@ class Dispatcher:
                 continue  # heard before: a page and a message can both tell of it; or taken back
             self._handed -= 1
             if status == Status.SKIPPED:
-                self._skipped(job)
+                # Both begun and revoked, each side before it saw the other's mark.
+                self._not_run([job])
                 continue
             runs += 1
             total += ran
@@ -361,14 +368,12 @@ class Dispatcher:
         if runs:
             self._learn(total / runs, runs)
 
-    def _skipped(self, job: Job) -> None:
-        """It was both begun and revoked, each side before it saw the other's mark: it never ran."""
-        reason = job.cancel_reason
-        job.cancel_reason = None
-        if reason is None:
-            self._queue_again([job])
-        else:
-            self._end_cancelled(job, reason)
+    def _not_run(self, jobs: Sequence[Job]) -> None:
+        """Take jobs that looked as if they had begun, and turned out never to have run."""
+        self._queue_again([job for job in jobs if job.cancel_reason is None])
+        for job in jobs:
+            if job.cancel_reason is not None:
+                self._end_cancelled(job, job.cancel_reason)
 
     def _learn(self, mean: float, runs: int) -> None:
         if self._mean_run is None:
