@@ -9,8 +9,9 @@ and which results it has finished but not sent. Its rules:
    writes *begun*, then reads *revoked*. With a fence between the two on either side, at least one
    sees the other. If the dispatcher sees *not begun*, the task is its own again and will never run
    there, be the worker busy, stopped or dead.
-3. Published results are only ever appended to. To start over, the worker first changes the
-   generation; a reader who finds that the generation changed under its hands has read nothing.
+3. Published results are only ever appended to. To start over, the worker changes the generation,
+   which shares a word with the count, so that no reader sees one without the other; a reader who
+   finds that the generation changed under its hands has read nothing.
 4. A page that makes no sense is refused as a whole (`PageError`).
 
 No trio, no attrs: task workers load this module.
@@ -32,7 +33,9 @@ MAX_HANDED: Final = 256
 
 _MAGIC: Final = 0x7472696F73727631
 # Words of eight bytes, because an aligned word is stored and loaded whole.
-_MAGIC_WORD, _BEGUN, _GENERATION, _PUBLISHED, _BEGUN_AT = range(5)
+_MAGIC_WORD, _BEGUN, _PUBLISHED, _BEGUN_AT = range(4)
+# Of `_PUBLISHED`: bytes in the lower half, generation in the upper.
+_GENERATION: Final = 1 << 32
 _REVOKED: Final = 8
 _RESULTS: Final = (_REVOKED + MAX_HANDED) * 8
 
@@ -94,23 +97,27 @@ class Recorder(_Mapping):
 
     def publish(self, record: bytes) -> bool:
         """Keep a finished report until `clear`; False if there is no room for it."""
-        start = _RESULTS + self._words[_PUBLISHED]
+        words = self._words
+        published = words[_PUBLISHED]
+        start = _RESULTS + published % _GENERATION
         end = start + len(record)
         if end > PAGE_SIZE:
             return False
         self._view[start:end] = record
-        self._words[_PUBLISHED] = end - _RESULTS
+        self._acquire()
+        self._release()
+        words[_PUBLISHED] = published + len(record)
         return True
 
     def published(self) -> memoryview:
         """The reports published since the last `clear`, to be sent."""
-        return self._view[_RESULTS : _RESULTS + self._words[_PUBLISHED]]
+        return self._view[_RESULTS : _RESULTS + self._words[_PUBLISHED] % _GENERATION]
 
     def clear(self) -> None:
         """Forget the published reports: they have been sent whole."""
-        self._words[_GENERATION] += 1
+        generation = self._words[_PUBLISHED] // _GENERATION + 1
+        self._words[_PUBLISHED] = generation % _GENERATION * _GENERATION
         self._fence()
-        self._words[_PUBLISHED] = 0
 
 
 class Page(_Mapping):
@@ -135,12 +142,12 @@ class Page(_Mapping):
 
     def published(self) -> list[Report]:
         """The reports that are finished and perhaps not sent; safe while the worker runs."""
-        generation, size = self._words[_GENERATION], self._words[_PUBLISHED]
+        generation, size = divmod(self._words[_PUBLISHED], _GENERATION)
         if size > PAGE_SIZE - _RESULTS:
             raise PageError
         data = bytes(self._view[_RESULTS : _RESULTS + size])
         self._fence()
-        if self._words[_GENERATION] != generation:
+        if self._words[_PUBLISHED] // _GENERATION != generation:
             return []
         stream: RecordStream[Report] = RecordStream(REPORT)
         reports = stream.feed(data)
