@@ -36,6 +36,7 @@ from trioserver._tasks._wire import (
     Order,
     RecordStream,
     Status,
+    summary_of,
 )
 
 if TYPE_CHECKING:
@@ -132,7 +133,8 @@ class _Loop:
             self._flush()
             if not self._recorder.publish(record):  # larger than the page: sent whole, at once
                 self._sock.sendall(record)
-        elif ran >= _SEND_AT_ONCE_AFTER:
+                return
+        if ran >= _SEND_AT_ONCE_AFTER:
             self._flush()
 
     def _flush(self) -> None:
@@ -168,7 +170,7 @@ def _pack_result(value: object) -> bytes:
             pickle.loads(body)
     except Exception as exc:
         raise TypeError(
-            f"the task's result of type {type(value).__name__} cannot be pickled: {_summary(exc)}"
+            f"the task's result of type {type(value).__name__} cannot be pickled: {summary_of(exc)}"
         ) from exc
     return body
 
@@ -180,15 +182,7 @@ def _pack_failure(exc: BaseException) -> bytes:
             pickled = b""
     except BaseException:  # noqa: BLE001  # its words are what is left of it
         pickled = b""
-    return Failure(_summary(exc), _traceback_text(exc), pickled).pack()
-
-
-def _summary(exc: BaseException) -> str:
-    try:
-        text = str(exc)
-    except BaseException:  # noqa: BLE001  # a broken __str__ is the user's too
-        text = "<its message cannot be shown>"
-    return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
+    return Failure(summary_of(exc), _traceback_text(exc), pickled).pack()
 
 
 def _traceback_text(exc: BaseException) -> str:
@@ -197,7 +191,7 @@ def _traceback_text(exc: BaseException) -> str:
         tb = exc.__traceback__ and exc.__traceback__.tb_next
         return "".join(traceback.format_exception(type(exc), exc, tb))
     except BaseException as broken:  # noqa: BLE001  # a class can break even this
-        return f"<the traceback cannot be shown: {type(broken).__name__}>\n"
+        return f"<the traceback cannot be shown: {summary_of(broken)}>\n"
 
 
 def _send(sock: socket.socket, status: Status, body: bytes) -> None:
@@ -209,6 +203,6 @@ def _leave(code: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except (OSError, ValueError):
+        except Exception:  # noqa: BLE001, S112  # closed, full, None, or of the app's own making
             continue
     os._exit(code)

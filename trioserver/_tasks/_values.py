@@ -9,7 +9,7 @@ import pickle
 from typing import TYPE_CHECKING, Any, final
 
 from trioserver._errors import TaskCancelled, TaskError, TaskFailed, TaskWorkerCrashed
-from trioserver._tasks._wire import Failure, Status
+from trioserver._tasks._wire import Failure, Status, summary_of
 
 if TYPE_CHECKING:
     from trioserver._tasks._job import Job
@@ -131,7 +131,7 @@ class Completion:
             try:
                 self._result = pickle.loads(body)
             except BaseException as exc:  # noqa: BLE001  # unpickling runs code of the user's, which may even exit
-                self._error = TaskFailed(f"the result cannot be unpickled: {exc!r}")
+                self._error = TaskFailed(f"the result cannot be unpickled: {summary_of(exc)}")
         elif status == Status.FAILED:
             self._error = _task_failed(Failure.unpack(body))
         elif status == Status.CANCELLED:
@@ -149,5 +149,7 @@ def _task_failed(failure: Failure) -> TaskFailed:
         try:
             original = pickle.loads(failure.pickled)
         except BaseException:  # noqa: BLE001  # it survived in the worker only; its words are in the summary
+            original = None
+        if not isinstance(original, BaseException):
             original = None
     return TaskFailed(failure.summary, failure.remote_traceback, original)

@@ -17,9 +17,9 @@ import struct
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 # seq, task id, attempt, kind, bytes of the body
-ORDER = struct.Struct("=QQIBI")
+ORDER = struct.Struct("=QQIBQ")
 # seq, status, begun (CLOCK_MONOTONIC), seconds it ran, bytes of the body
-REPORT = struct.Struct("=QBddI")
+REPORT = struct.Struct("=QBddQ")
 # a worker's first bytes: its token and pid
 HELLO = struct.Struct("=32sI")
 
@@ -131,4 +131,17 @@ class Failure(NamedTuple):
         )
 
 
-_TEXTS = struct.Struct("=II")
+_TEXTS = struct.Struct("=QQ")
+
+# Not by way of the class: its metaclass may answer as it likes.
+_name_of = type.__dict__["__name__"].__get__
+
+
+def summary_of(exc: BaseException) -> str:
+    """Type and message of ``exc``, as the last line of a traceback has them; never raises."""
+    name: str = _name_of(type(exc))
+    try:
+        text = f"{exc!s}"
+    except BaseException:  # noqa: BLE001  # a broken __str__ is the user's too
+        text = "<its message cannot be shown>"
+    return f"{name}: {text}" if text else name
