@@ -35,13 +35,13 @@ class LocalTaskWorkers:
     Args:
       spec: Where a worker finds the app: ``module:qualname``.
       task_worker_num: How many.
-      stopping: When the workers need not be replaced any more, and how long they have to leave.
+      stopping: How long the workers have to leave.
     """
 
     clock: Callable[[], float] = staticmethod(time.monotonic)
 
     def __init__(self, spec: str, task_worker_num: int, stopping: Stopping) -> None:
-        self._slots = [_Slot(number, spec, stopping) for number in range(task_worker_num)]
+        self._slots = [_Slot(number, spec) for number in range(task_worker_num)]
         self._stopping = stopping
 
     @property
@@ -105,8 +105,8 @@ class LocalTaskWorkers:
 
     async def _stop(self) -> None:
         workers = [slot.worker for slot in self._slots if slot.worker is not None]
-        for worker in workers:
-            worker.stop()
+        for slot in self._slots:
+            slot.leave()
         for worker in workers:
             await worker.wait_ended()
 
@@ -114,15 +114,16 @@ class LocalTaskWorkers:
 class _Slot:
     """One number of a task worker, and the process that has it now."""
 
-    def __init__(self, number: int, spec: str, stopping: Stopping) -> None:
+    def __init__(self, number: int, spec: str) -> None:
         self.worker: WorkerProcess | None = None
         self._number = number
         self._spec = spec
-        self._stopping = stopping
         # When the process of now became ready, None before that.
         self._ready_at: float | None = None
         # Whether its death is our doing, and no reason for a warning.
         self._is_killed = False
+        # Whether it was told to leave, and nobody is to take its place.
+        self._is_leaving = False
 
     @property
     def alive(self) -> WorkerProcess:
@@ -134,6 +135,12 @@ class _Slot:
         """Kill the process; another one takes its place."""
         self._is_killed = True
         self.alive.kill()
+
+    def leave(self) -> None:
+        """Have the process leave by itself, and the place stay empty."""
+        self._is_leaving = True
+        if self.worker is not None:
+            self.worker.stop()
 
     async def keep_alive(
         self,
@@ -169,7 +176,7 @@ class _Slot:
             if not was_ready and self._ready_at is None:
                 raise AppError(_why_it_ended(worker), worker.start_failure or "")
             was_ready = True
-            if self._stopping.is_requested and (worker.exit_code == 0 or self._is_killed):
+            if self._is_leaving:
                 return
             quick_deaths = quick_deaths + 1 if self._died_at_start(worker) else 0
             await self._back_off(worker, quick_deaths)

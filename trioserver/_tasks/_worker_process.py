@@ -26,7 +26,16 @@ import trio_parallel
 from trioserver._tasks._inside import task_worker_main
 from trioserver._tasks._lifeline import prepare_process
 from trioserver._tasks._recorder import Page, PageError, create_page
-from trioserver._tasks._wire import HELLO, ORDER, REPORT, Kind, RecordStream, Report, Status
+from trioserver._tasks._wire import (
+    HELLO,
+    ORDER,
+    REPORT,
+    Kind,
+    RecordStream,
+    Report,
+    Status,
+    summary_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -70,9 +79,9 @@ class WorkerProcess:
         self._on_ready = on_ready
         self._on_reports = on_reports
         self._token = secrets.token_bytes(32)
-        page_fd = create_page()
-        self._page = Page(page_fd)
-        self._page_fd = page_fd
+        self._page: Page | None = None
+        self._page_fd = -1
+        self._has_spoilt_page = False
         self._sock: socket.socket | None = None
         self._stream: RecordStream[Report] = RecordStream(REPORT)
         # What the socket had no room for; a Trio task writes it while there is any.
@@ -114,10 +123,12 @@ class WorkerProcess:
 
     def revoke(self, seq: int) -> bool:
         """See `Page.revoke`."""
+        assert self._page is not None, "only a worker that is ready is asked"
         return self._page.revoke(seq)
 
     def begun(self) -> tuple[int, float] | None:
         """See `Page.begun`; None if the worker has spoilt the page."""
+        assert self._page is not None, "only a worker that was ready is asked"
         try:
             return self._page.begun()
         except PageError:
@@ -125,10 +136,14 @@ class WorkerProcess:
 
     def unsent_reports(self) -> list[Report]:
         """See `Page.published`; nothing if the worker has spoilt the page."""
+        if self._page is None:
+            return []
         try:
             return self._page.published()
         except PageError:
-            logger.warning("task worker %d has overwritten its flight recorder", self.worker_id)
+            if not self._has_spoilt_page:
+                self._has_spoilt_page = True
+                logger.warning("task worker %d has overwritten its flight recorder", self.worker_id)
             return []
 
     async def wait_ended(self) -> None:
@@ -140,6 +155,8 @@ class WorkerProcess:
     async def live(self) -> None:
         """Start the process; return when it is dead and all its reports have been passed on."""
         try:
+            self._page_fd = create_page()
+            self._page = Page(self._page_fd)
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 with self._conversation:
@@ -151,6 +168,8 @@ class WorkerProcess:
                     await self._ended.wait()
                 self._kill_group()
                 nursery.cancel_scope.cancel()
+        except* OSError as group:  # EMFILE and the like: it could not start
+            self.start_failure = "; ".join(summary_of(exc) for exc in group.exceptions)
         finally:
             self._nursery = None
             self._read_last_words()
@@ -161,7 +180,8 @@ class WorkerProcess:
         if self._page_fd >= 0:
             os.close(self._page_fd)
             self._page_fd = -1
-        self._page.close()
+        if self._page is not None:
+            self._page.close()
         if self._sock is not None:
             self._sock.close()
 
@@ -193,24 +213,36 @@ class WorkerProcess:
     async def _accept(self, listener: trio.socket.SocketType) -> socket.socket:
         while True:
             connection, _ = await listener.accept()
-            with trio.move_on_after(_HELLO_TIME):
-                hello = b""
-                while len(hello) < HELLO.size:
+            with connection:
+                pid = await self._pid_of(connection)
+                if pid is None:
+                    continue
+                self.pid = pid
+                sock = socket.socket(fileno=connection.detach())
+            sock.setblocking(False)
+            try:
+                socket.send_fds(sock, [b"\0"], [self._page_fd])
+            except OSError:  # it has died already, which reading will tell
+                logger.debug("task worker %d died after its hello", self.worker_id)
+            return sock
+
+    async def _pid_of(self, connection: trio.socket.SocketType) -> int | None:
+        """The pid that the worker says it has, None if this is not the worker."""
+        hello = b""
+        with trio.move_on_after(_HELLO_TIME):
+            while len(hello) < HELLO.size:
+                try:
                     data = await connection.recv(HELLO.size - len(hello))
-                    if not data:
-                        break
-                    hello += data
-                else:
-                    token, pid = HELLO.unpack(hello)
-                    if secrets.compare_digest(token, self._token) and _is_ours(connection):
-                        self.pid = pid
-                        sock = socket.socket(fileno=connection.detach())
-                        sock.setblocking(False)
-                        socket.send_fds(sock, [b"\0"], [self._page_fd])
-                        os.close(self._page_fd)
-                        self._page_fd = -1
-                        return sock
-            connection.close()
+                except ConnectionError:
+                    return None
+                if not data:
+                    return None
+                hello += data
+        if len(hello) < HELLO.size:
+            return None
+        token, pid = HELLO.unpack(hello)
+        is_ours = secrets.compare_digest(token, self._token) and _is_ours(connection)
+        return pid if is_ours else None
 
     async def _converse(self, sock: socket.socket) -> None:
         while True:
