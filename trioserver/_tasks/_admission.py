@@ -22,12 +22,12 @@ class Admission:
     def __init__(self, room: Callable[[], int]) -> None:
         self._room = room
         self._line: deque[trio.Event] = deque()
-        # Those who were told that it is their turn, and have not posted yet.
-        self._called = 0
+        self.called = 0
+        """Those who were told that it is their turn, and have not posted yet."""
         self._is_closed = False
 
     def __len__(self) -> int:
-        return len(self._line) + self._called
+        return len(self._line) + self.called
 
     def enter_nowait(self) -> None:
         """Return if the caller may post at once.
@@ -37,7 +37,7 @@ class Admission:
           trio.ClosedResourceError: after `close`.
         """
         self._check_open()
-        if self._line or self._room() <= self._called:
+        if self._line or self._room() <= self.called:
             raise trio.WouldBlock
 
     @asynccontextmanager
@@ -55,15 +55,15 @@ class Admission:
             yield
         finally:
             if mine.is_set():
-                self._called -= 1
+                self.called -= 1
             else:
                 self._line.remove(mine)
             self.call()
 
     def call(self) -> None:
         """Call as many out of the line as there is room for; for whenever there may be more."""
-        while self._line and (self._is_closed or self._room() > self._called):
-            self._called += 1
+        while self._line and (self._is_closed or self._room() > self.called):
+            self.called += 1
             self._line.popleft().set()
 
     def close(self) -> None:

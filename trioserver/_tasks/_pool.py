@@ -66,8 +66,9 @@ class TaskPool:
         self._jobs: dict[int, Job] = {}
         self._of_stream: dict[Connection, set[Job]] = {}
         self._undelivered = 0
-        self._idle: trio.Event | None = None
-        self._for_on_finish = Admission(self._room_in_queue)
+        # Set at the next end or delivery, None while nobody waits for it.
+        self._changed: trio.Event | None = None
+        self._for_on_finish = Admission(self._room_for_on_finish)
         self._for_others = Admission(self._room_for_others)
         dispatcher.on_room(self._call)
 
@@ -126,11 +127,15 @@ class TaskPool:
         self._for_on_finish.close()
         self._for_others.close()
 
+    async def wait_ended(self) -> None:
+        """Until every task has ended."""
+        while self._jobs:
+            await self._wait_changed()
+
     async def wait_idle(self) -> None:
         """Until every task has ended and ``on_finish`` has returned for it."""
-        while not self._is_idle:
-            self._idle = trio.Event()
-            await self._idle.wait()
+        while self._jobs or self._undelivered:
+            await self._wait_changed()
 
     @property
     def undelivered(self) -> int:
@@ -157,13 +162,13 @@ class TaskPool:
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 return  # the pool ended at once; this job is among those that it has counted
             self._undelivered += 1
-        self._tell_if_idle()
+        self._tell_changed()
 
     def delivered(self) -> None:
         """An ``on_finish`` has returned."""
         self._undelivered -= 1
         self._call()
-        self._tell_if_idle()
+        self._tell_changed()
 
     # Inside
 
@@ -172,6 +177,9 @@ class TaskPool:
 
     def _room_in_queue(self) -> int:
         return self._max_queued_tasks - self._dispatcher.waiting
+
+    def _room_for_on_finish(self) -> int:
+        return self._room_in_queue() - self._for_others.called
 
     def _room_for_others(self) -> int:
         undelivered = self._max_queued_tasks - self._undelivered
@@ -193,8 +201,11 @@ class TaskPool:
         try:
             admission.enter_nowait()
         except trio.WouldBlock:
-            async with admission.turn():
-                return self._accept(job)
+            try:
+                async with admission.turn():
+                    return self._accept(job)
+            finally:
+                self._call()  # room that it had and did not use may be for the other line
         return self._accept(job)
 
     def _accept(self, job: Job) -> int:
@@ -229,13 +240,15 @@ class TaskPool:
             raise
         return [Completion(job) for job in posted]
 
-    @property
-    def _is_idle(self) -> bool:
-        return not self._jobs and not self._undelivered
+    async def _wait_changed(self) -> None:
+        if self._changed is None:
+            self._changed = trio.Event()
+        await self._changed.wait()
 
-    def _tell_if_idle(self) -> None:
-        if self._idle is not None and self._is_idle:
-            self._idle.set()
+    def _tell_changed(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
 
 
 class _Caller:
@@ -296,10 +309,14 @@ async def open_task_pool(
                     await pool.wait_idle()
             except BaseException:
                 stopping.cut += pool.undelivered
+                send.close()
                 raise
             finally:
                 pool.close()
                 stopping.cut += pool.cancel_all("the server stopped")
+            # What runs is being killed, and its completions are worth more than a strict deadline.
+            with trio.move_on_after(_KILL_TIME):
+                await pool.wait_ended()
             with stopping.for_a_stage():
                 await pool.wait_idle()
             if pool.undelivered:
