@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from typing import TYPE_CHECKING, Any, Final, TypeVarTuple, final
+from typing import TYPE_CHECKING, Any, TypeVarTuple, final
 
 import trio
 
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from trioserver._tasks._values import Completion
 
 ArgsT = TypeVarTuple("ArgsT")
-
-CLOSE_TIME: Final = 5.0
-"""Seconds that a closing connection waits for what it has started, and then for its peer to take
-what is left to send."""
 
 
 @final
@@ -168,16 +164,7 @@ class Connection(trio.abc.HalfCloseableStream):
         if self._inbox.next_frame is None:
             # The next read may find more at once, and so come before anything waits.
             self._outbox.flush()
-        try:
-            frame = await self._inbox.receive_frame()
-            self._check_open()
-        except trio.EndOfChannel:
-            self._check_open()
-            raise
-        except trio.BrokenResourceError:
-            self.was_reset()
-            raise
-        return frame
+        return await self._received(self._inbox.receive_frame())
 
     def frames(self) -> AsyncIterator[bytes]:
         """Iterate over frames: ``async for frame in stream.frames(): ...``."""
@@ -192,13 +179,8 @@ class Connection(trio.abc.HalfCloseableStream):
             raise ValueError(f"max_bytes must be >= 1: {max_bytes}")
         self._check_open()
         await trio.lowlevel.checkpoint()
-        try:
-            data = await self._inbox.receive_some(READ_SIZE if max_bytes is None else max_bytes)
-        except trio.BrokenResourceError:
-            self.was_reset()
-            raise
-        self._check_open()
-        return data
+        size = READ_SIZE if max_bytes is None else max_bytes
+        return await self._received(self._inbox.receive_some(size))
 
     # What else belongs to it
 
@@ -297,17 +279,6 @@ class Connection(trio.abc.HalfCloseableStream):
         with self._scope:
             await self._outbox.write_before_waiting(callbacks)
 
-    async def release(self) -> None:
-        """End what belongs to it, let the client take what is left, and close the transport."""
-        try:
-            with trio.move_on_after(CLOSE_TIME):
-                if self._background is not None:
-                    await self._background.end()
-            with trio.move_on_after(CLOSE_TIME):
-                await self._outbox.wait_empty()
-        finally:
-            await self._transport.aclose()
-
     # Inside
 
     def _check_open(self) -> None:
@@ -315,6 +286,18 @@ class Connection(trio.abc.HalfCloseableStream):
             if self._outbox.is_broken:
                 raise trio.BrokenResourceError(self.close_reason)
             raise trio.ClosedResourceError(f"this connection is closed: {self.close_reason}")
+
+    async def _received(self, receiving: Awaitable[bytes]) -> bytes:
+        try:
+            received = await receiving
+        except trio.EndOfChannel:
+            self._check_open()
+            raise
+        except trio.BrokenResourceError:
+            self.was_reset()
+            raise
+        self._check_open()
+        return received
 
     def _check_sending(self) -> None:
         self._check_open()

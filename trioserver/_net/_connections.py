@@ -79,11 +79,11 @@ class Connections:
         self._ids = itertools.count(1)
         self._open: dict[int, Connection] = {}
         self._one_left = trio.Event()
-        # Those whose callbacks have not ended; the others wait for `closing`.
+        # Those whose callbacks have not ended.
         self._handled: set[Connection] = set()
         self._all_handled = trio.Event()
-        self._closing = trio.Event()
         self._is_stopped = False
+        self._is_closing = False
 
     def __len__(self) -> int:
         return len(self._open)
@@ -128,8 +128,8 @@ class Connections:
         self._handled.discard(connection)
         if not self._handled:
             self._all_handled.set()
-        if self._is_stopped and not connection.is_closed:
-            await self._closing.wait()
+        if self._is_stopped and not self._is_closing:
+            await connection.stay_open()
         if self.on_closing is not None:
             self.on_closing(connection)
 
@@ -156,11 +156,15 @@ class Connections:
             with stopping.until_deadline():
                 await self._wait_all_handled()
         finally:
-            stopping.cut += len(self._handled)
             for connection in self._handled:
+                stopping.cut += not self._is_idle(connection)
                 connection.cancel_callbacks()
         with stopping.for_a_stage():
             await self._wait_all_handled()
+
+    def _is_idle(self, connection: Connection) -> bool:
+        """Whether it only waits for a frame that would be the next call of ``on_receive``."""
+        return self.protocol.on_stream is None and connection._inbox.is_waiting
 
     async def _wait_all_handled(self) -> None:
         while self._handled:
@@ -169,7 +173,9 @@ class Connections:
 
     async def close_all(self, stopping: Stopping) -> None:
         """Close all that are open, and wait for their ``on_close``."""
-        self._closing.set()
+        self._is_closing = True
+        for connection in self._open.values():
+            connection.begin_close("server stopped")
         with stopping.for_a_stage():
             while self._open:
                 self._one_left = trio.Event()

@@ -10,6 +10,8 @@ from trioserver._errors import FramingError
 from trioserver._net._transport import ReadingStopped
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from trioserver._net._framing import Decoder
     from trioserver._net._transport import Transport
     from trioserver._pacing import Pacer
@@ -28,7 +30,6 @@ class Inbox:
 
     Args:
       transport: Where from.
-      decoder: Cuts frames; a new one.
       pacer: Hears of the turns that are given to others.
     """
 
@@ -40,12 +41,13 @@ class Inbox:
         "framing_error",
         "is_at_eof",
         "is_stopped",
+        "is_waiting",
         "next_frame",
     )
 
-    def __init__(self, transport: Transport, decoder: Decoder, pacer: Pacer) -> None:
+    def __init__(self, transport: Transport, pacer: Pacer) -> None:
         self._transport = transport
-        self._decoder = decoder
+        self._decoder: Decoder
         self._pacer = pacer
         self._budget = FRAME_BUDGET
         # The frame after the one that is being handled, if it has come whole.
@@ -55,6 +57,12 @@ class Inbox:
         self.framing_error: FramingError | None = None
         self.is_at_eof = False
         self.is_stopped = False
+        # Whether someone waits for a frame.
+        self.is_waiting = False
+
+    def use(self, decoder: Decoder) -> None:
+        """Have ``decoder`` cut the frames; before the first is asked for."""
+        self._decoder = decoder
 
     async def receive_frame(self) -> bytes:
         """The next frame; raises as `Connection.receive_frame` says."""
@@ -80,7 +88,7 @@ class Inbox:
         return data
 
     def stop(self) -> None:
-        """Read no more; whole frames that are here can still be received."""
+        """Read no more than has come by now; whole frames can still be received."""
         self._transport.stop_reading()
 
     async def _read_frame(self) -> bytes:
@@ -89,9 +97,16 @@ class Inbox:
                 raise self.framing_error
             if self.is_at_eof or self.is_stopped:
                 raise trio.EndOfChannel
-            data = await self.receive_some(READ_SIZE)
+            self.is_waiting = True
+            try:
+                data = await self.receive_some(READ_SIZE)
+            finally:
+                self.is_waiting = False
             if data:
                 self._decoder.receive_data(data)
+                if len(data) == READ_SIZE:
+                    # More is there already: a large frame must not take the turns of others.
+                    await self._pacer.checkpoint()
                 frame = self._decode()
                 if frame is not None:
                     return frame
@@ -109,3 +124,19 @@ class Inbox:
             except FramingError as exc:
                 self.framing_error = exc
         return None
+
+
+class Frames:
+    """Iterates over what ``receive_frame`` returns, until the peer sends no more."""
+
+    def __init__(self, receive_frame: Callable[[], Awaitable[bytes]]) -> None:
+        self._receive_frame = receive_frame
+
+    def __aiter__(self) -> Frames:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await self._receive_frame()
+        except trio.EndOfChannel:
+            raise StopAsyncIteration from None

@@ -11,11 +11,10 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
-from trioserver._errors import FramingError
 from trioserver._guard import contained
 
 if TYPE_CHECKING:
@@ -23,6 +22,10 @@ if TYPE_CHECKING:
     from trioserver._net._connections import Connections, Protocol
 
 logger = logging.getLogger("trioserver.connection")
+
+CLOSE_TIME: Final = 5.0
+"""Seconds that a closing connection waits for what it has started, and then for its peer to take
+what is left to send."""
 
 
 async def live(connection: Connection, connections: Connections) -> None:
@@ -35,7 +38,7 @@ async def live(connection: Connection, connections: Connections) -> None:
         # Cancelled or not: what follows ends at once then, but it does happen.
         connection.begin_close("server stopped")
         try:
-            await connection.release()  # noqa: ASYNC102  # see above
+            await _release(connection)  # noqa: ASYNC102  # see above
         finally:
             try:
                 if protocol.on_close is not None:
@@ -45,13 +48,34 @@ async def live(connection: Connection, connections: Connections) -> None:
                 connections.gone(connection)
 
 
+async def _release(connection: Connection) -> None:
+    """End what belongs to it, let the client take what is left, and close the transport."""
+    try:
+        with trio.move_on_after(CLOSE_TIME):
+            if connection._background is not None:
+                await connection._background.end()
+        with trio.move_on_after(CLOSE_TIME):
+            await connection._outbox.wait_empty()
+    finally:
+        await connection._transport.aclose()  # noqa: ASYNC102  # it closes at once then
+
+
 async def _handle(connection: Connection, protocol: Protocol) -> None:
     """Run the callbacks until there is nothing more for them to do."""
     place = _Place(connection)
     callbacks = _call(connection, protocol, place)
     error = await contained(logger, place, connection.run_callbacks, callbacks)
+    framing_error = connection._inbox.framing_error
     if error is not None:
         connection.begin_close(f"{place.callback} raised {type(error).__name__}")
+    elif framing_error is not None and not connection.is_closed:
+        logger.warning(
+            "connection %d from %s is closed: %s",
+            connection.id,
+            connection.peername,
+            framing_error,
+        )
+        connection.begin_close(str(framing_error))
     elif connection._inbox.is_at_eof:
         connection.begin_close("closed by the client")
     elif protocol.on_stream is not None and not connection._inbox.is_stopped:
@@ -65,7 +89,7 @@ class _Place:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self.callback = "on_connect"
+        self.callback = "framing"
 
     def __str__(self) -> str:
         return f"{self.callback} of connection {self._connection.id}"
@@ -73,7 +97,9 @@ class _Place:
 
 async def _call(connection: Connection, protocol: Protocol, place: _Place) -> None:
     try:
+        connection._inbox.use(protocol.decoder())
         if protocol.on_connect is not None:
+            place.callback = "on_connect"
             await protocol.on_connect(connection)
         if protocol.on_stream is not None:
             place.callback = "on_stream"
@@ -86,15 +112,31 @@ async def _call(connection: Connection, protocol: Protocol, place: _Place) -> No
                 except trio.EndOfChannel:
                     return
                 await protocol.on_receive(connection, frame)
-    except FramingError as exc:
-        if exc is not connection._inbox.framing_error:
+    except BaseException as exc:  # noqa: ASYNC103  # an ending is none of Trio's
+        rest = _without_endings(exc, connection)
+        if rest is exc:
             raise
-        logger.warning(
-            "connection %d from %s is closed: %s", connection.id, connection.peername, exc
-        )
-        connection.begin_close(str(exc))
-    except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-        if not connection.is_closed and not connection.is_broken:
-            raise
-        logger.debug("%s ended: %s", place, exc)
-        connection.begin_close("reset by the client")
+        logger.debug("%s ended: %r", place, exc)
+        if connection.is_broken:
+            connection.begin_close("reset by the client")
+        if rest is not None:
+            raise rest from None  # noqa: ASYNC104  # the part of the group that is not
+
+
+def _without_endings(exc: BaseException, connection: Connection) -> BaseException | None:
+    """What is left of ``exc`` without that which only says that ``connection`` has ended.
+
+    A callback learns from these that its client has left or broken the framing. They are no failure
+    of its own, alone or in the group that the Trio tasks of a callback raise together.
+    """
+    framing_error = connection._inbox.framing_error
+    is_over = connection.is_closed or connection.is_broken
+
+    def is_ending(exc: BaseException) -> bool:
+        if is_over and isinstance(exc, (trio.BrokenResourceError, trio.ClosedResourceError)):
+            return True
+        return framing_error is not None and exc is framing_error
+
+    if isinstance(exc, BaseExceptionGroup):
+        return exc.split(is_ending)[1]
+    return None if is_ending(exc) else exc

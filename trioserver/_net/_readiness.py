@@ -231,9 +231,13 @@ class _TrioWatch:
     async def wait_readable(self) -> None:
         if self.is_readable:
             return
-        with trio.CancelScope() as self._waiting:
-            await trio.lowlevel.wait_readable(self._sock)
-        self._waiting = None
+        if self._waiting is not None:
+            raise trio.BusyResourceError("another task is receiving on this connection")
+        try:
+            with trio.CancelScope() as self._waiting:
+                await trio.lowlevel.wait_readable(self._sock)
+        finally:
+            self._waiting = None
         self.is_readable = True
 
     async def wait_writable(self) -> None:

@@ -33,11 +33,14 @@ class Transport(Protocol):
 
         Raises:
           trio.BrokenResourceError: if the peer has reset the connection.
-          ReadingStopped: from `stop_reading` on, where it would have to wait.
+          ReadingStopped: after `stop_reading`.
         """
 
     def stop_reading(self) -> None:
-        """Have `receive_some` wait no more."""
+        """Have `receive_some` wait no more; it may return once more what has come by then.
+
+        Not twice, since a peer that goes on sending would keep it going.
+        """
 
     def try_send(self, data: bytes) -> int:
         """Send what can be sent without waiting; how many bytes that were.
@@ -59,7 +62,7 @@ class Transport(Protocol):
 class SocketTransport:
     """A connected, non-blocking socket."""
 
-    __slots__ = ("_at_eof", "_is_stopped", "_sock", "_watch", "peername")
+    __slots__ = ("_at_eof", "_has_last_read", "_is_stopped", "_sock", "_watch", "peername")
 
     def __init__(
         self, sock: socket.socket, readiness: Readiness, on_reset: Callable[[], None]
@@ -67,12 +70,18 @@ class SocketTransport:
         self._sock = sock
         self._watch: Watch = readiness.watch(sock, on_reset)
         self._is_stopped = False
+        self._has_last_read = True
         self._at_eof = False
         self.peername = _peername(sock)
 
     async def receive_some(self, max_bytes: int) -> bytes:
         watch = self._watch
         while True:
+            if self._is_stopped:
+                if not self._has_last_read:
+                    raise ReadingStopped
+                self._has_last_read = False
+                watch.is_readable = True
             if watch.is_readable:
                 watch.is_readable = False
                 try:
@@ -86,8 +95,6 @@ class SocketTransport:
                 if not data:
                     self._at_eof = True
                 return data
-            if self._is_stopped:
-                raise ReadingStopped
             await watch.wait_readable()
 
     def stop_reading(self) -> None:
@@ -133,15 +140,23 @@ class SocketTransport:
         To close a socket with unread input resets the connection, and a reset may overtake what
         was sent before it.
         """
+        is_unread = False
         while not self._at_eof:
             self._watch.is_readable = False
             try:
                 if not self._sock.recv(_DISCARD_SIZE):
                     return
-            except OSError:  # nothing is unread, or nobody is there
+            except BlockingIOError:
+                if not is_unread:
+                    return
+                await self._watch.wait_readable()
+            except OSError:  # nobody is there
                 return
-            await self.send_eof()
-            await self._watch.wait_readable()
+            else:
+                if not is_unread:
+                    is_unread = True
+                    await self.send_eof()
+                await trio.lowlevel.checkpoint()
 
 
 class StreamTransport:
@@ -158,10 +173,14 @@ class StreamTransport:
     async def receive_some(self, max_bytes: int) -> bytes:
         if self._is_stopped:
             raise ReadingStopped
+        if self._waiting is not None:
+            raise trio.BusyResourceError("another task is receiving on this connection")
         data = None
-        with trio.CancelScope() as self._waiting:
-            data = bytes(await self._stream.receive_some(max_bytes))
-        self._waiting = None
+        try:
+            with trio.CancelScope() as self._waiting:
+                data = bytes(await self._stream.receive_some(max_bytes))
+        finally:
+            self._waiting = None
         if data is None:
             raise ReadingStopped
         return data
