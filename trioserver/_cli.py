@@ -6,7 +6,6 @@ Exit codes: 0 clean, 1 something was cut while stopping or the server failed, 2 
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import sys
 import traceback
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 import trioserver
 from trioserver._app import App, load_app
 from trioserver._errors import TrioserverError
-from trioserver._importing import nearest
+from trioserver._importing import is_machinery, nearest, own_traceback
 from trioserver._layers import DEFAULT, FIELDS, Layers, flag
 from trioserver._settings import Settings, SettingsError
 from trioserver._signals import StoppedAtStart
@@ -142,10 +141,7 @@ def refuse(reason: str) -> None:
 
 def print_traceback(exc: BaseException) -> None:
     """Print what the app raised, from its own files on."""
-    tb = exc.__traceback__
-    while tb is not None and _is_machinery(tb):
-        tb = tb.tb_next
-    traceback.print_exception(type(exc), exc, tb)
+    traceback.print_exception(type(exc), exc, own_traceback(exc.__traceback__))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -171,19 +167,7 @@ def _place(tb: TracebackType | None) -> str:
     """Where in the app it happened: the last line of its own."""
     place = "settings"
     while tb is not None:
-        if not _is_machinery(tb):
+        if not is_machinery(tb):
             place = f"{tb.tb_frame.f_code.co_filename}, line {tb.tb_lineno}"
         tb = tb.tb_next
     return place
-
-
-_OURS = os.path.join(os.path.dirname(__file__), "")  # compared with the text in frames
-
-
-def _is_machinery(tb: TracebackType) -> bool:
-    """Whether a frame is ours, the import system's, or of a method that attrs wrote."""
-    name = tb.tb_frame.f_code.co_filename
-    return (
-        name.startswith((_OURS, "<frozen importlib", "<attrs generated"))
-        or name == importlib.__file__
-    )

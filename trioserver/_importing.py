@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import sys
 import types
+from typing import Final
 
 from trioserver._errors import AppError
 
@@ -106,14 +107,41 @@ def nearest(name: str, names: list[str]) -> str:
 def refuse_in_spawned_child() -> None:
     """Refuse to serve in a process that multiprocessing has started, and that re-runs the script.
 
+    A task worker ends here, at once and silently: its server says what is wrong, once for all.
+
     Raises:
-      AppError: if this is one.
+      AppError: if this is one that somebody else has started.
     """
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise AppError(UNGUARDED)
+    child = multiprocessing.current_process()
+    if not getattr(child, "_inheriting", False):
+        return
+    if child.name.startswith("trio-parallel worker process"):
+        os._exit(UNGUARDED_EXIT)  # an exception would end as a traceback of whatever is around
+    raise AppError(UNGUARDED)
 
 
-UNGUARDED = (
+UNGUARDED: Final = (
     "the script is run again in every task worker: put what starts the server under "
     "if __name__ == '__main__':"
 )
+UNGUARDED_EXIT: Final = 94
+"""The exit code of a task worker in which the script tried to serve; no app's own, it is hoped."""
+
+
+def own_traceback(tb: types.TracebackType | None) -> types.TracebackType | None:
+    """The part of ``tb`` from the first frame on that is the user's; None if none is."""
+    while tb is not None and is_machinery(tb):
+        tb = tb.tb_next
+    return tb
+
+
+def is_machinery(tb: types.TracebackType) -> bool:
+    """Whether a frame is ours, the import system's, or of a method that attrs wrote."""
+    name = tb.tb_frame.f_code.co_filename
+    return (
+        name.startswith((_OURS, "<frozen importlib", "<attrs generated"))
+        or name == importlib.__file__
+    )
+
+
+_OURS: Final = os.path.join(os.path.dirname(__file__), "")  # compared with the text in frames

@@ -23,7 +23,7 @@ from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from trioserver._importing import instantiate, load_object
+from trioserver._importing import instantiate, load_object, own_traceback
 from trioserver._tasks._lifeline import is_forked, keep_from_children
 from trioserver._tasks._recorder import Recorder
 from trioserver._tasks._values import Task
@@ -187,8 +187,8 @@ def _pack_failure(exc: BaseException) -> bytes:
 
 def _traceback_text(exc: BaseException) -> str:
     try:
-        # The first frame is ours, and says nothing to the user.
-        tb = exc.__traceback__ and exc.__traceback__.tb_next
+        # The first frames are ours, and say nothing to the user.
+        tb = own_traceback(exc.__traceback__)
         return "".join(traceback.format_exception(type(exc), exc, tb))
     except BaseException as broken:  # noqa: BLE001  # a class can break even this
         return f"<the traceback cannot be shown: {summary_of(broken)}>\n"

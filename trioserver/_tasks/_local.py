@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trioserver._errors import AppError
+from trioserver._importing import UNGUARDED, UNGUARDED_EXIT
 from trioserver._tasks._worker_process import WorkerProcess
 
 if TYPE_CHECKING:
@@ -208,5 +209,7 @@ def _why_it_ended(worker: WorkerProcess) -> str:
         return f"{name} cannot start: {worker.start_failure.rstrip().rpartition(chr(10))[2]}"
     when = "" if worker.is_ready else " while it was starting"
     code = worker.exit_code
+    if code == UNGUARDED_EXIT and not worker.is_ready:
+        return UNGUARDED
     how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
     return f"{name} (pid {worker.pid}) died{when} ({how})"
