@@ -70,14 +70,16 @@ _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in name
 __all__ = sorted(_HOME_OF)  # noqa: PLE0605  # made of the table, so that there is one
 
 
-def __getattr__(name: str) -> object:
-    try:
-        home = _HOME_OF[name]
-    except KeyError:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
-    value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # which would take any name for one of ours
+
+    def __getattr__(name: str) -> object:
+        try:
+            home = _HOME_OF[name]
+        except KeyError:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+        value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
