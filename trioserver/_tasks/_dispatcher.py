@@ -174,16 +174,16 @@ class Dispatcher:
         jobs = list(worker.handed.values())
         for job in jobs:
             self._take(worker, job)
+        lost = [job for job in jobs if job.seq <= begun_seq]
         self._not_run([job for job in jobs if job.seq > begun_seq])
-        for job in jobs:
-            if job.seq <= begun_seq:
-                job.begun_at = begun_at
-                job.ran = max(0.0, now - begun_at)
-                if job.cancel_reason is not None:
-                    self._end(job, Status.CANCELLED, job.cancel_reason.encode())
-                else:
-                    code = "" if exit_code is None else str(exit_code)
-                    self._end(job, Status.CRASHED, code.encode())
+        for job in lost:
+            job.begun_at = begun_at
+            job.ran = max(0.0, now - begun_at)
+            if job.cancel_reason is not None:
+                self._end(job, Status.CANCELLED, job.cancel_reason.encode())
+            else:
+                code = "" if exit_code is None else str(exit_code)
+                self._end(job, Status.CRASHED, code.encode())
         self._dispatch_anew()
 
     # What the alarm calls
