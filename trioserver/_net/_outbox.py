@@ -200,6 +200,10 @@ class Outbox:
     async def _write(self) -> None:
         try:
             while self._pieces:
+                # Not one byte can leave before that, so until then its call can be cancelled.
+                await self._transport.wait_writable()
+                if not self._pieces:
+                    return
                 piece = self._pieces[0]
                 piece.is_begun = True
                 await self._transport.send_all(piece.data)

@@ -42,12 +42,15 @@ class Transport(Protocol):
         Not twice, since a peer that goes on sending would keep it going.
         """
 
-    def try_send(self, data: bytes) -> int:
+    def try_send(self, data: bytes | memoryview) -> int:
         """Send what can be sent without waiting; how many bytes that were.
 
         Raises:
           trio.BrokenResourceError: if the peer has reset the connection.
         """
+
+    async def wait_writable(self) -> None:
+        """Until `send_all` can send something; raises as `try_send` does."""
 
     async def send_all(self, data: memoryview) -> None:
         """Send it all, waiting as long as the peer takes nothing; raises as `try_send` does."""
@@ -101,24 +104,24 @@ class SocketTransport:
         self._is_stopped = True
         self._watch.interrupt()
 
-    def try_send(self, data: bytes) -> int:
+    def try_send(self, data: bytes | memoryview) -> int:
         try:
-            return self._sock.send(data)
+            sent = self._sock.send(data)
         except BlockingIOError:
-            return 0
+            sent = 0
         except OSError as exc:
             raise trio.BrokenResourceError("the connection was reset") from exc
+        if sent < len(data):
+            self._watch.is_writable = False
+        return sent
+
+    async def wait_writable(self) -> None:
+        await self._watch.wait_writable()
 
     async def send_all(self, data: memoryview) -> None:
-        watch = self._watch
         while data:
-            watch.is_writable = False
-            try:
-                data = data[self._sock.send(data) :]
-            except BlockingIOError:
-                await watch.wait_writable()
-            except OSError as exc:
-                raise trio.BrokenResourceError("the connection was reset") from exc
+            await self._watch.wait_writable()
+            data = data[self.try_send(data) :]
 
     async def send_eof(self) -> None:
         try:
@@ -190,8 +193,11 @@ class StreamTransport:
         if self._waiting is not None:
             self._waiting.cancel()
 
-    def try_send(self, data: bytes) -> int:  # noqa: ARG002  # only the writer can tell
+    def try_send(self, data: bytes | memoryview) -> int:  # noqa: ARG002  # only the writer can tell
         return 0
+
+    async def wait_writable(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
 
     async def send_all(self, data: memoryview) -> None:
         try:
