@@ -8,6 +8,7 @@ there to take the next completion, and hundreds of quick ones are still called b
 from __future__ import annotations
 
 import logging
+import math
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
 
@@ -37,32 +38,47 @@ def is_in_on_finish() -> bool:
 
 
 class FinishLoops:
-    """Calls ``on_finish`` for every completion in the channel, in their order, several at once.
+    """A channel of completions, and the loops that call ``on_finish`` for each, in their order.
+
+    Loops do not wait in the channel itself: an item that it hands to one who sleeps there would
+    be overtaken by the next one, taken by a loop that is awake.
 
     Args:
-      receive: The channel; its end is the end of the loops.
       nursery: Where the loops run.
       delivered: Called after each call of ``on_finish``, however it ended.
       pacer: Decides when a loop yields to others.
     """
 
-    def __init__(
-        self,
-        receive: trio.MemoryReceiveChannel[tuple[OnFinish, Completion]],
-        nursery: trio.Nursery,
-        delivered: Callable[[], None],
-        pacer: Pacer,
-    ) -> None:
-        self._receive = receive
+    def __init__(self, nursery: trio.Nursery, delivered: Callable[[], None], pacer: Pacer) -> None:
+        # Without a bound of its own: the pool bounds what can be in it, and whoever delivers must
+        # never wait for an `on_finish`.
+        self._send, self._receive = trio.open_memory_channel[tuple["OnFinish", "Completion"]](
+            math.inf
+        )
         self._nursery = nursery
         self._delivered = delivered
         self._pacer = pacer
+        self._sleeping = trio.lowlevel.ParkingLot()
         self._loops = 0
         # Loops that are not inside an `on_finish`.
         self._spare = 0
+        self._start_one()
 
-    def start(self) -> None:
-        """Start one more loop."""
+    def deliver(self, on_finish: OnFinish, completion: Completion) -> None:
+        """Have ``on_finish(completion)`` called.
+
+        Raises:
+          trio.ClosedResourceError: after `close`.
+        """
+        self._send.send_nowait((on_finish, completion))
+        self._sleeping.unpark()
+
+    def close(self) -> None:
+        """Let the loops end when nothing is left to call."""
+        self._send.close()
+        self._sleeping.unpark_all()
+
+    def _start_one(self) -> None:
         self._loops += 1
         self._spare += 1
         self._nursery.start_soon(self._run, name="trioserver finish loop")
@@ -73,17 +89,15 @@ class FinishLoops:
             try:
                 on_finish, completion = self._receive.receive_nowait()
             except trio.WouldBlock:
-                if self._spare > 2:  # noqa: PLR2004  # one that waits, one that is about to
+                if self._spare > 2:  # noqa: PLR2004  # one that sleeps, one that is about to
                     break
-                try:
-                    on_finish, completion = await self._receive.receive()
-                except trio.EndOfChannel:
-                    break
+                await self._sleeping.park()
+                continue
             except trio.EndOfChannel:
                 break
             self._spare -= 1
             if self._spare == 0 and self._loops < MAX_LOOPS:
-                self.start()
+                self._start_one()
             name = f"on_finish of task {completion.task_id}"
             await contained(logger, name, on_finish, completion)
             self._spare += 1

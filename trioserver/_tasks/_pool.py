@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import math
 import pickle
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple, cast
@@ -52,13 +51,13 @@ class TaskPool:
     def __init__(
         self,
         dispatcher: Dispatcher,
-        send: trio.MemorySendChannel[tuple[OnFinish, Completion]],
+        nursery: trio.Nursery,
         on_finish: OnFinish,
         max_queued_tasks: int,
         pacer: Pacer,
     ) -> None:
         self._dispatcher = dispatcher
-        self._send = send
+        self._finish_loops = FinishLoops(nursery, self._delivered, pacer)
         self._on_finish = on_finish
         self._max_queued_tasks = max_queued_tasks
         self._pacer = pacer
@@ -127,6 +126,10 @@ class TaskPool:
         self._for_on_finish.close()
         self._for_others.close()
 
+    def close_finish_loops(self) -> None:
+        """Deliver what is to be delivered, and nothing after it."""
+        self._finish_loops.close()
+
     async def wait_ended(self) -> None:
         """Until every task has ended."""
         while self._jobs:
@@ -142,7 +145,7 @@ class TaskPool:
         """Completions whose ``on_finish`` has not returned."""
         return self._undelivered
 
-    # What the dispatcher and the finish loops call
+    # What the dispatcher calls
 
     def job_ended(self, job: Job) -> None:
         """Deliver how ``job`` ended (`_job.Sink`)."""
@@ -155,22 +158,20 @@ class TaskPool:
         if job.caller is not None:
             job.caller.one_ended()
         else:
-            # Without a bound of its own: rule 3 bounds what can be in it, and the dispatcher must
-            # never wait for an `on_finish`.
             try:
-                self._send.send_nowait((job.on_finish or self._on_finish, Completion(job)))
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                self._finish_loops.deliver(job.on_finish or self._on_finish, Completion(job))
+            except trio.ClosedResourceError:
                 return  # the pool ended at once; this job is among those that it has counted
             self._undelivered += 1
         self._tell_changed()
 
-    def delivered(self) -> None:
+    # Inside
+
+    def _delivered(self) -> None:
         """An ``on_finish`` has returned."""
         self._undelivered -= 1
         self._call()
         self._tell_changed()
-
-    # Inside
 
     def _admission(self) -> Admission:
         return self._for_on_finish if is_in_on_finish() else self._for_others
@@ -298,28 +299,26 @@ async def open_task_pool(
     When the body raises or is cancelled, tasks are ended at once and nothing is delivered.
     What was cut is counted in ``stopping.cut``.
     """
-    send, receive = trio.open_memory_channel[tuple["OnFinish", Completion]](math.inf)
-    pool = TaskPool(dispatcher, send, on_finish, settings.max_queued_tasks, pacer)
     async with trio.open_nursery() as finishing:
-        FinishLoops(receive, finishing, pool.delivered, pacer).start()
-        with send:
-            try:
-                yield pool
-                with stopping.until_deadline():
-                    await pool.wait_idle()
-            except BaseException:
-                stopping.cut += pool.undelivered
-                send.close()
-                raise
-            finally:
-                pool.close()
-                stopping.cut += pool.cancel_all("the server stopped")
-            # What runs is being killed, and its completions are worth more than a strict deadline.
-            with trio.move_on_after(_KILL_TIME):
-                await pool.wait_ended()
-            with stopping.for_a_stage():
+        pool = TaskPool(dispatcher, finishing, on_finish, settings.max_queued_tasks, pacer)
+        try:
+            yield pool
+            with stopping.until_deadline():
                 await pool.wait_idle()
-            if pool.undelivered:
-                logger.error("%d completions were not delivered in time", pool.undelivered)
-                stopping.cut += pool.undelivered
-                finishing.cancel_scope.cancel()
+        except BaseException:
+            stopping.cut += pool.undelivered
+            pool.close_finish_loops()
+            raise
+        finally:
+            pool.close()
+            stopping.cut += pool.cancel_all("the server stopped")
+        # What runs is being killed, and its completions are worth more than a strict deadline.
+        with trio.move_on_after(_KILL_TIME):
+            await pool.wait_ended()
+        with stopping.for_a_stage():
+            await pool.wait_idle()
+        if pool.undelivered:
+            logger.error("%d completions were not delivered in time", pool.undelivered)
+            stopping.cut += pool.undelivered
+            finishing.cancel_scope.cancel()
+        pool.close_finish_loops()
