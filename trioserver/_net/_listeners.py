@@ -29,6 +29,10 @@ logger = logging.getLogger("trioserver.server")
 ACCEPT_BATCH: Final = 64
 """Connections that are accepted before others have their turn."""
 _EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_MISUSED: Final = {errno.EBADF, errno.EFAULT, errno.EINVAL, errno.ENOTSOCK}
+"""Errors of accept that are ours; all others are of the client, who has left before."""
+_UNAVAILABLE: Final = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
+"""Errors of an address that this machine does not have, such as ``::1`` without IPv6."""
 _RETRY: Final = 0.1
 """Seconds until accepting is tried again when the process or the system has no more descriptors."""
 
@@ -65,31 +69,37 @@ class Listener:
         is_exhausted = False
         while True:
             await connections.wait_room()
+            await trio.lowlevel.wait_readable(self._sock)
             try:
-                await trio.lowlevel.wait_readable(self._sock)
                 for _ in range(ACCEPT_BATCH):
                     if connections.is_full:
                         break
                     accepted, _ = self._sock.accept()
-                    self._add(accepted, connections)
                     if is_exhausted:
                         logger.info("accepting on %s again", self.address)
                         is_exhausted = False
+                    self._add(accepted, connections)
             except BlockingIOError:
                 continue
             except OSError as exc:
+                if exc.errno in _MISUSED:
+                    raise
                 if exc.errno not in _EXHAUSTED:
-                    continue  # that client has left before it was accepted
+                    continue
                 if not is_exhausted:
                     logger.warning("cannot accept on %s for now: %s", self.address, exc.strerror)
                     is_exhausted = True
                 await trio.sleep(_RETRY)
 
     def _add(self, sock: socket.socket, connections: Connections) -> None:
-        sock.setblocking(False)
-        if sock.family != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
-        connections.add_socket(sock)
+        try:
+            sock.setblocking(False)
+            if sock.family != socket.AF_UNIX:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+            connections.add_socket(sock)
+        except OSError as exc:
+            logger.warning("dropped a connection on %s: %s", self.address, exc.strerror)
+            sock.close()
 
 
 @contextmanager
@@ -118,22 +128,30 @@ def _bind_tcp(address: TcpAddress, stack: ExitStack) -> list[Listener]:
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
     except OSError as exc:
-        raise AddressError(f"{address}: {exc.strerror}") from exc
+        raise AddressError(f"{address}: {(exc.strerror or str(exc)).lower()}") from exc
+    except UnicodeError as exc:  # no host name can be like this
+        raise AddressError(f"{address}: not a host name") from exc
     port = address.port
-    listeners = []
+    listeners: list[Listener] = []
+    missing: OSError | None = None
     for family, kind, protocol, _, sockaddr in dict.fromkeys(found):
-        sock = stack.enter_context(socket.socket(family, kind, protocol))
-        sock.setblocking(False)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, True)
         try:
+            sock = stack.enter_context(socket.socket(family, kind, protocol))
+            sock.setblocking(False)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, True)
             sock.bind((sockaddr[0], port, *sockaddr[2:]))
         except OSError as exc:
-            _refuse(str(address), exc)
+            if exc.errno not in _UNAVAILABLE:
+                _refuse(str(address), exc)
+            missing = exc  # one of a name's addresses is enough
+            continue
         # The other addresses of a name get the port that was picked for the first.
         host, port = sock.getsockname()[:2]
         listeners.append(Listener(sock, str(TcpAddress(host, port))))
+    if not listeners and missing is not None:
+        _refuse(str(address), missing)
     return listeners
 
 
