@@ -170,6 +170,11 @@ def test_every_kind_of_callable_will_do() -> None:
     assert set(app.callbacks) == {name for name in dir(ManyKinds) if name.startswith("on_")}
 
 
+def test_a_signature_that_nobody_knows_is_trusted() -> None:
+    """As some functions written in C have it."""
+    assert load_app(app_with(on_task=min)).on_task is min
+
+
 def test_every_callback_has_its_place() -> None:
     """One field each, filled from the attribute of its name."""
     members = {

@@ -7,11 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
+import types
 from typing import TYPE_CHECKING
 
 import pytest
 from serving import PATIENCE, ROOT, ServerProcess, wait_until
 
+import trioserver
 from trioserver._importing import UNGUARDED
 
 if TYPE_CHECKING:
@@ -213,6 +215,19 @@ def test_a_script_without_a_guard(run: Run, here: Path) -> None:
     assert run("--task-worker-num=2", command=("script.py",)) == refused(UNGUARDED)
 
 
+def test_a_script_that_another_process_runs_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the user's own multiprocessing starts may not serve either."""
+    child = types.SimpleNamespace(name="SpawnProcess-1", _inheriting=True)
+    monkeypatch.setattr("multiprocessing.current_process", lambda: child)
+    with pytest.raises(SystemExit) as caught:
+        trioserver.run("echo", argv=())
+
+    assert caught.value.code == 2
+    assert capsys.readouterr() == refused(UNGUARDED)[1:]
+
+
 def test_a_script_with_a_guard(start_server: Start, here: Path) -> None:
     """It serves until a signal, goes on afterwards, and has its signal handlers back."""
     (here / "script.py").write_text(
@@ -302,6 +317,17 @@ def test_a_signal_during_the_start(
     assert "Traceback" not in server.log
 
 
+def test_a_signal_during_the_start_of_run(start_server: Start, here: Path) -> None:
+    """The script goes on after it, as after a clean stop."""
+    (here / "app.py").write_text(SLOW_STARTS["import"])
+    (here / "script.py").write_text("import trioserver\ntrioserver.run('app')\nprint('after')\n")
+    server = start_server(command=("script.py",), wait=False)
+    server.wait_printed("begun")
+    assert server.stop() == 0
+    assert server.printed == ["begun", "after"]
+    assert server.log == ""
+
+
 def test_an_early_signal_is_not_lost(start_server: Start, here: Path) -> None:
     """One that comes between the app and Trio ends the start all the same."""
     (here / "app.py").write_text(
@@ -334,10 +360,11 @@ def test_open_files_are_allowed_or_missed(start_server: Start, here: Path) -> No
     enough = start_server("app", "--bind=127.0.0.1:0", "--max-conn=200", command=limited)
     assert enough.printed == ["264"]
     assert "WARNING" not in enough.log
-    enough.close()
+    assert enough.stop() == 0
 
     scarce = start_server("app", "--bind=127.0.0.1:0", "--max-conn=1000", command=limited)
     assert scarce.printed == ["500"]
     assert scarce.log.splitlines()[0].endswith(
         "WARNING trioserver.server: max_conn 1000 needs 1064 open files, but the limit is 500"
     )
+    assert scarce.stop() == 0
