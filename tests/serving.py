@@ -105,6 +105,11 @@ class ServerProcess:
     def wait_printed(self, line: str) -> None:
         wait_until(lambda: line in self.printed, f"{line!r} on stdout")
 
+    def pause(self) -> None:
+        """Give it a moment, or less if it ends."""
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(0.05)
+
     def stop(self, signum: int = signal.SIGTERM) -> int:
         """Signal the server and return its exit code."""
         self.process.send_signal(signum)

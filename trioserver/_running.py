@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("trioserver.server")
 
+_ECHO: Final = 0.02
+"""Seconds in which the same request to stop may come once more by another way."""
 _OWN_DESCRIPTORS: Final = 64
 """What a server has open beside its connections."""
 _WORKER_DESCRIPTORS: Final = 8
@@ -126,6 +128,11 @@ async def _serve_until_signalled(app: App, settings: Settings, early: Sequence[i
                         logger.info("%s: stopping", name)
                         server.shutdown()
                         asked = True
+                        # `timeout` and some supervisors signal the process and then its group:
+                        # that is one request, not an impatient second one.
+                        with trio.move_on_after(_ECHO):
+                            async for _ in signals:
+                                continue
 
             nursery.start_soon(stop_when_signalled)
             async with trio.open_nursery() as serving:
