@@ -177,7 +177,7 @@ async def _start(app: App, server: Server) -> None:
         return
     try:
         await app.on_worker_start(server)
-    except Exception as exc:
+    except (Exception, SystemExit) as exc:  # a group of exceptions is an Exception, too
         raise AppError(f"on_worker_start raised {type(exc).__name__}: {exc}") from exc
 
 
