@@ -57,3 +57,10 @@ def examples(session: nox.Session) -> None:
     """The examples, each served and talked to."""
     install(session, "tests")
     session.run("python", "-m", "pytest", "tests/test_examples.py", *session.posargs)
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Speed, beside peers in the same run."""
+    install(session)
+    session.run("python", "-m", "benchmarks", *session.posargs)
