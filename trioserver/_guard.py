@@ -8,7 +8,7 @@ import trio
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
 ArgsT = TypeVarTuple("ArgsT")
 
@@ -37,7 +37,7 @@ async def contained(
     except _PASSING:
         raise
     except BaseExceptionGroup as group:
-        passing, own = group.split(_PASSING)
+        passing, own = _divide(group)
         if own is not None:
             logger.error("%s raised", name, exc_info=own)  # noqa: TRY400  # a part of the group
         if passing is not None:
@@ -47,3 +47,27 @@ async def contained(
         logger.exception("%s raised", name)
         return exc  # noqa: ASYNC104  # as above
     return None
+
+
+def _divide(
+    group: BaseExceptionGroup[BaseException],
+) -> tuple[BaseExceptionGroup[BaseException] | None, BaseExceptionGroup[BaseException] | None]:
+    """What passes of ``group``, and what is the callback's own.
+
+    To split a group calls its ``derive``, which is the app's if its class is, and may fail.
+    """
+    passing = [exc for exc in _leaves(group) if isinstance(exc, _PASSING)]
+    if not passing:
+        return None, group
+    try:
+        return group.split(_PASSING)
+    except Exception:  # noqa: BLE001  # whatever `derive` raises
+        return BaseExceptionGroup("part of a group that cannot be split", passing), group
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for exc in group.exceptions:
+        if isinstance(exc, BaseExceptionGroup):
+            yield from _leaves(exc)
+        else:
+            yield exc
