@@ -35,6 +35,7 @@ class Connection(trio.abc.HalfCloseableStream):
         "_connections",
         "_inbox",
         "_is_closed",
+        "_is_closed_here",
         "_is_sending_over",
         "_outbox",
         "_scope",
@@ -66,6 +67,7 @@ class Connection(trio.abc.HalfCloseableStream):
         self._told_to_close: trio.Event | None = None
         self._is_sending_over = False
         self._is_closed = False
+        self._is_closed_here = False
 
     def use(self, transport: Transport) -> None:
         """Take over ``transport``."""
@@ -234,6 +236,7 @@ class Connection(trio.abc.HalfCloseableStream):
         has returned. Does nothing if the connection is closed already.
         """
         self.begin_close("closed by the server")
+        self.close_here()
         await trio.lowlevel.checkpoint()
 
     # What its life (`_life`) and those who share it call
@@ -257,6 +260,10 @@ class Connection(trio.abc.HalfCloseableStream):
             self._inbox.stop()
             if self._told_to_close is not None:
                 self._told_to_close.set()
+
+    def close_here(self) -> None:
+        """Also for those to whom it was broken it is closed from now on."""
+        self._is_closed_here = True
 
     def was_reset(self) -> None:
         """The client has reset it: nothing can arrive there, so callbacks end now."""
@@ -283,7 +290,7 @@ class Connection(trio.abc.HalfCloseableStream):
 
     def _check_open(self) -> None:
         if self._is_closed:
-            if self._outbox.is_broken:
+            if self._outbox.is_broken and not self._is_closed_here:
                 raise trio.BrokenResourceError(self.close_reason)
             raise trio.ClosedResourceError(f"this connection is closed: {self.close_reason}")
 

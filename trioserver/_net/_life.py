@@ -57,6 +57,7 @@ async def _release(connection: Connection) -> None:
         with trio.move_on_after(CLOSE_TIME):
             await connection._outbox.wait_empty()
     finally:
+        connection.close_here()
         await connection._transport.aclose()  # noqa: ASYNC102  # it closes at once then
 
 
