@@ -81,7 +81,7 @@ async def test_a_client_that_reads_nothing_cannot_hold_a_connection(
 
     async def on_receive(stream: Connection, frame: bytes) -> None:
         stream.start_soon(stream.send_all, b"never taken")
-        await trio.lowlevel.checkpoint()
+        await trio.testing.wait_all_tasks_blocked()
         await stream.aclose()
 
     async with serving("memory", on_receive=on_receive, on_close=seen.on_close) as net:
