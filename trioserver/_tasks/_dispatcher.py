@@ -313,7 +313,7 @@ class Dispatcher:
         now = self.clock()
         for worker in self._workers:
             if len(worker.handed) > 1:
-                if self._is_long or now - worker.heard_at >= WINDOW:
+                if self._is_long or now >= worker.heard_at + WINDOW:  # as the alarm's
                     self._take_back_after(worker, next(iter(worker.handed)))
                 else:
                     self._set_alarm(worker.heard_at + WINDOW)

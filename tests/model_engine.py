@@ -1,0 +1,214 @@
+"""An engine in plain Python, driven step by step: what a dispatcher decides, without processes.
+
+A worker of it does what a real one does, in steps between which anything else can happen: it writes
+*begun*, looks whether the order was revoked, runs, keeps its report, sends what it has kept, dies.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from trioserver._tasks._dispatcher import Dispatcher
+from trioserver._tasks._job import Job
+from trioserver._tasks._wire import Kind, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trioserver._tasks._wire import Report
+
+
+class ModelWorker:
+    """What is in one worker's process: its orders, its flight recorder, what it does now."""
+
+    def __init__(self) -> None:
+        self.orders: deque[tuple[int, Job]] = deque()
+        self.begun = (0, 0.0)
+        self.revoked: set[int] = set()
+        # Begun and not yet looked at, running, finished and not sent.
+        self.at_the_door: tuple[int, Job] | None = None
+        self.running: tuple[int, Job] | None = None
+        self.unsent: list[Report] = []
+        self.is_killed = False
+        self.is_spoilt = False
+
+    @property
+    def is_free(self) -> bool:
+        return self.at_the_door is None and self.running is None
+
+
+class ModelEngine:
+    """Workers, a clock that stands still unless told, and a dispatcher over them.
+
+    Args:
+      workers: How many; all are ready from the start.
+    """
+
+    def __init__(self, workers: int = 1) -> None:
+        self.now = 100.0
+        self.alarm: float | None = None
+        self.workers = [ModelWorker() for _ in range(workers)]
+        self.killed: list[int] = []
+        self.messages: list[tuple[int, list[Job]]] = []
+        """What was handed to whom, one entry a call of `start`."""
+        self.ran: list[Job] = []
+        """Jobs that began to run, in that order."""
+        self.ended: list[Job] = []
+        self.dispatcher = Dispatcher(self, workers, lambda: self.now, self._set_alarm)
+        for number in range(workers):
+            self.dispatcher.worker_ready(number)
+
+    # `Engine`
+
+    def start(self, worker_id: int, jobs: Sequence[Job]) -> None:
+        self.messages.append((worker_id, list(jobs)))
+        self.workers[worker_id].orders.extend((job.seq, job) for job in jobs)
+
+    def revoke(self, worker_id: int, seq: int) -> bool:
+        worker = self.workers[worker_id]
+        worker.revoked.add(seq)
+        return not worker.is_spoilt and worker.begun[0] < seq
+
+    def kill(self, worker_id: int) -> None:
+        self.killed.append(worker_id)
+        self.workers[worker_id].is_killed = True
+
+    def unsent_reports(self, worker_id: int) -> list[Report]:
+        worker = self.workers[worker_id]
+        return [] if worker.is_spoilt else list(worker.unsent)
+
+    def begun(self, worker_id: int) -> tuple[int, float]:
+        worker = self.workers[worker_id]
+        return (0, 0.0) if worker.is_spoilt else worker.begun
+
+    # `Sink`
+
+    def job_ended(self, job: Job) -> None:
+        assert job.status is not None
+        self.ended.append(job)
+
+    # What a test does
+
+    def job(self) -> Job:
+        """A job that is not posted yet; ids count from 0."""
+        return Job(Kind.TASK, b"", self)
+
+    def post(self, count: int = 1) -> list[Job]:
+        """Post new jobs."""
+        jobs = [self.job() for _ in range(count)]
+        for job in jobs:
+            job.posted_at = self.now
+            self.dispatcher.accept(job)
+        return jobs
+
+    def post_one(self) -> Job:
+        (job,) = self.post()
+        return job
+
+    def write_begun(self, number: int) -> None:
+        """The worker takes its next order and writes that it begins."""
+        worker = self.workers[number]
+        seq, job = worker.at_the_door = worker.orders.popleft()
+        worker.begun = (seq, self.now)
+        assert seq > 0, job
+
+    def enter(self, number: int) -> bool:
+        """The worker looks whether the order was revoked: it runs, or is skipped and reported."""
+        worker = self.workers[number]
+        assert worker.at_the_door is not None
+        seq, job = worker.at_the_door
+        worker.at_the_door = None
+        if seq in worker.revoked:
+            worker.unsent.append((seq, Status.SKIPPED, self.now, 0.0, b""))
+            return False
+        worker.running = seq, job
+        self.ran.append(job)
+        return True
+
+    def begin(self, number: int) -> Job | None:
+        """The worker takes its next order; the job if it runs, None if it was revoked."""
+        self.write_begun(number)
+        if not self.enter(number):
+            return None
+        running = self.workers[number].running
+        assert running is not None
+        return running[1]
+
+    def finish(self, number: int, ran: float | None = None, status: Status = Status.OK) -> None:
+        """What runs ends after ``ran`` seconds by the clock; its report is kept."""
+        worker = self.workers[number]
+        assert worker.running is not None
+        seq, _ = worker.running
+        worker.running = None
+        begun = worker.begun[1]
+        if ran is not None:
+            self.now = max(self.now, begun + ran)
+        worker.unsent.append((seq, status, begun, self.now - begun, b"result"))
+
+    def send(self, number: int) -> None:
+        """The worker sends what it has kept."""
+        worker = self.workers[number]
+        reports, worker.unsent = worker.unsent, []
+        self.dispatcher.reported(number, reports)
+
+    def end(self, number: int, ran: float = 0.0) -> None:
+        """What runs ends, and the worker says so at once."""
+        self.finish(number, ran)
+        self.send(number)
+
+    def run(self, number: int, ran: float = 0.0) -> Job | None:
+        """The worker runs its next order and says so at once."""
+        job = self.begin(number)
+        if job is None:
+            self.send(number)
+        else:
+            self.end(number, ran)
+        return job
+
+    def learn(self, ran: float, runs: int = 100) -> None:
+        """Let the dispatcher see many tasks of ``ran`` seconds."""
+        for _ in range(runs):
+            self.post()
+            for number, worker in enumerate(self.workers):
+                if worker.orders:
+                    self.run(number, ran)
+        self.ended.clear()
+        self.messages.clear()
+        self.ran.clear()
+
+    def die(self, number: int, exit_code: int | None = -9) -> None:
+        """The worker dies; what it had kept is read from its page."""
+        worker = self.workers[number]
+        if worker.unsent and not worker.is_spoilt:
+            self.dispatcher.reported(number, worker.unsent)
+        self.dispatcher.worker_died(number, exit_code, None if worker.is_spoilt else worker.begun)
+        self.workers[number] = ModelWorker()
+
+    def replace(self, number: int) -> None:
+        """Another process takes the dead one's place."""
+        self.dispatcher.worker_ready(number)
+
+    def pass_time(self, seconds: float) -> None:
+        """Let the clock go on, and the alarm ring if it is due."""
+        until = self.now + seconds
+        while self.alarm is not None and self.alarm <= until:
+            self.now = max(self.now, self.alarm)
+            self.alarm = None
+            self.dispatcher.look_after()
+        self.now = until
+
+    def given(self, number: int) -> list[Job]:
+        """What the worker has in hand and was not taken back, in the order of its orders."""
+        worker = self.workers[number]
+        first = worker.running or worker.at_the_door
+        rest = [job for seq, job in worker.orders if seq not in worker.revoked]
+        return ([first[1]] if first else []) + rest
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Waiting and running, as the dispatcher has them."""
+        return self.dispatcher.waiting, self.dispatcher.running
+
+    def _set_alarm(self, at: float) -> None:
+        self.alarm = at if self.alarm is None else min(self.alarm, at)
