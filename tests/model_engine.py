@@ -6,8 +6,9 @@ A worker of it does what a real one does, in steps between which anything else c
 
 from __future__ import annotations
 
+import pickle
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from trioserver._tasks._dispatcher import Dispatcher
 from trioserver._tasks._job import Job
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trioserver._tasks._wire import Report
+
+
+RESULT: Final = pickle.dumps("result")
+"""What every task of a model engine returns, as it travels."""
 
 
 class ModelWorker:
@@ -135,7 +140,13 @@ class ModelEngine:
         assert running is not None
         return running[1]
 
-    def finish(self, number: int, ran: float | None = None, status: Status = Status.OK) -> None:
+    def finish(
+        self,
+        number: int,
+        ran: float | None = None,
+        status: Status = Status.OK,
+        body: bytes = RESULT,
+    ) -> None:
         """What runs ends after ``ran`` seconds by the clock; its report is kept."""
         worker = self.workers[number]
         assert worker.running is not None
@@ -144,7 +155,7 @@ class ModelEngine:
         begun = worker.begun[1]
         if ran is not None:
             self.now = max(self.now, begun + ran)
-        worker.unsent.append((seq, status, begun, self.now - begun, b"result"))
+        worker.unsent.append((seq, status, begun, self.now - begun, body))
 
     def send(self, number: int) -> None:
         """The worker sends what it has kept."""

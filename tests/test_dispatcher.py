@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from model_engine import ModelEngine
+from model_engine import RESULT, ModelEngine
 
-from trioserver._tasks._dispatcher import WINDOW
+from trioserver._tasks._run_times import WINDOW
 from trioserver._tasks._recorder import MAX_HANDED
 from trioserver._tasks._wire import Status
 
@@ -74,7 +74,7 @@ def test_a_result_frees_the_worker_for_the_next_job() -> None:
 
     second = engine.post_one()
 
-    assert (first.status, first.body, first.worker_id) == (Status.OK, b"result", 0)
+    assert (first.status, first.body, first.worker_id) == (Status.OK, RESULT, 0)
     assert (first.begun_at, first.ran) == (100.5, 0.25)
     assert engine.given(0) == [second]
 
@@ -259,7 +259,7 @@ def test_cancelled_jobs_do_not_fill_the_queue() -> None:
 
     assert engine.counts == (1, 1)
     assert len(engine.ended) == 1000
-    assert len(engine.dispatcher._queue) < 100
+    assert len(engine.dispatcher._books.queue) < 100
 
 
 def test_all_can_be_cancelled_in_any_order() -> None:

@@ -9,7 +9,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
-from model_engine import ModelEngine
+from model_engine import RESULT, ModelEngine
 
 from trioserver._tasks._recorder import MAX_HANDED
 from trioserver._tasks._wire import Status
@@ -45,24 +45,30 @@ class Ledger(ModelEngine):
         assert door is not None
         self.entered.add(door[1])
 
-    def finish(self, number: int, ran: float | None = None, status: Status = Status.OK) -> None:
+    def finish(
+        self,
+        number: int,
+        ran: float | None = None,
+        status: Status = Status.OK,
+        body: bytes = RESULT,
+    ) -> None:
         running = self.workers[number].running
         assert running is not None
         self.finished.add(running[1])
-        super().finish(number, ran, status)
+        super().finish(number, ran, status, body)
 
     def check(self) -> None:
         dispatcher = self.dispatcher
-        queued = [job for job in dispatcher._queue if job.status is None]
-        handed = [job for worker in dispatcher._workers for job in worker.handed.values()]
-        busy = [worker for worker in dispatcher._workers if worker.handed]
+        queued = [job for job in dispatcher._books.queue if job.status is None]
+        handed = [job for worker in dispatcher._books.workers for job in worker.handed.values()]
+        busy = [worker for worker in dispatcher._books.workers if worker.handed]
 
         alive = {*queued, *handed}
         assert len(alive) == len(queued) + len(handed) == len(self.posted) - len(self.ended)
         assert all(job.status is None for job in alive)
         assert self.counts == (len(queued) + len(handed) - len(busy), len(busy))
-        assert set(dispatcher._idle) == {
-            worker.id for worker in dispatcher._workers if worker.ready and not worker.handed
+        assert set(dispatcher._books.idle) == {
+            worker.id for worker in dispatcher._books.workers if worker.ready and not worker.handed
         }
         assert all(job.worker_id is None for job in queued)
         assert all(len(worker.orders) < MAX_HANDED for worker in self.workers)
@@ -127,7 +133,7 @@ def advance(ledger: Ledger, random: Random, number: int, mean_run: float) -> Non
         ledger.enter(number)
     elif worker.running:
         ran = mean_run * random.choice([0.5, 1.0, 1.5, 40.0])
-        ledger.finish(number, ran, random.choice([Status.OK, Status.OK]))
+        ledger.finish(number, ran)
         if ran >= 0.001:
             ledger.send(number)
     elif worker.orders and random.random() < 0.9:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from model_engine import ModelEngine
 
-from trioserver._tasks._dispatcher import LONG, MAX_AHEAD, WAKE_WORTH, WINDOW
+from trioserver._tasks._run_times import LONG, MAX_AHEAD, WAKE_WORTH, WINDOW
 from trioserver._tasks._wire import Status
 
 

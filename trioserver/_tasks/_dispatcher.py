@@ -16,54 +16,19 @@ Rules:
 from __future__ import annotations
 
 import math
-from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from trioserver._tasks._recorder import MAX_HANDED
+from trioserver._tasks._books import Books
+from trioserver._tasks._run_times import WINDOW, RunTimes
 from trioserver._tasks._wire import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
+    from trioserver._tasks._books import Worker
     from trioserver._tasks._engine import Engine
     from trioserver._tasks._job import Job
     from trioserver._tasks._wire import Report
-
-WINDOW: Final = 0.002
-"""Seconds of work that are handed ahead of a worker's running task."""
-MAX_AHEAD: Final = 128
-"""Jobs that are handed ahead at the most; a worker's flight recorder tells `MAX_HANDED` apart."""
-WAKE_WORTH: Final = 0.0001
-"""Seconds of queued work that are worth waking a second worker for: about a round trip.
-
-Waking one for 20 µs of work makes everything slower.
-"""
-LONG: Final = 0.001
-"""Run times from here on are long: a round trip is small beside them."""
-
-
-class _Worker:
-    """A worker as the dispatcher sees it."""
-
-    __slots__ = ("handed", "heard_at", "id", "next_seq", "ready", "reported", "settled")
-
-    def __init__(self, worker_id: int) -> None:
-        self.id = worker_id
-        self.ready = False
-        # In the order in which they run; the first one runs, or will in a moment.
-        self.handed: dict[int, Job] = {}
-        self.next_seq = 1
-        # The last job that it has done with, run or skipped.
-        self.reported = 0
-        # When it last made progress: took up work after none, or reported.
-        self.heard_at = 0.0
-        # Nothing new can be learnt of it before its running task ends.
-        self.settled = False
-
-    def room(self, window: int) -> int:
-        """How many more it may hold."""
-        return min(1 + window - len(self.handed), MAX_HANDED - (self.next_seq - self.reported))
-
 
 class Dispatcher:
     """One queue of jobs for ``workers`` workers of an engine.
@@ -85,17 +50,8 @@ class Dispatcher:
         self._engine = engine
         self.clock = clock
         self._set_alarm = set_alarm
-        self._workers = [_Worker(worker_id) for worker_id in range(workers)]
-        # Ready workers with nothing handed to them, the longest idle first.
-        self._idle: dict[int, _Worker] = {}
-        # Cancelled jobs stay in the queue, ended, until they are met.
-        self._queue: deque[Job] = deque()
-        self._queued = 0
-        self._handed = 0
-        # Workers with something handed to them.
-        self._busy = 0
-        # Recent run times, None before the first.
-        self._mean_run: float | None = None
+        self._books = Books(workers)
+        self._run_times = RunTimes()
         # `accept` looks for a worker only from this length of the queue on: where none has room,
         # looking again at every post would make posts cost as much as there are workers.
         self._worth_a_look = 1.0
@@ -106,12 +62,12 @@ class Dispatcher:
     @property
     def waiting(self) -> int:
         """Jobs that have not begun: queued, or handed ahead of a worker's running one."""
-        return self._queued + self._handed - self._busy
+        return self._books.waiting
 
     @property
     def running(self) -> int:
         """Jobs that run."""
-        return self._busy
+        return self._books.busy
 
     def on_room(self, listener: Callable[[], None]) -> None:
         """Have ``listener`` called whenever `waiting` may have become less."""
@@ -119,9 +75,9 @@ class Dispatcher:
 
     def accept(self, job: Job) -> None:
         """Queue ``job``; it ends in exactly one ``job.sink.job_ended(job)``."""
-        self._queue.append(job)
-        self._queued += 1
-        if self._queued >= self._worth_a_look:
+        books = self._books
+        books.put(job)
+        if books.queued >= self._worth_a_look:
             self._dispatch()
 
     def cancel(self, job: Job, reason: str) -> None:
@@ -132,13 +88,12 @@ class Dispatcher:
         if job.status is not None or job.cancel_reason is not None:
             return
         if job.worker_id is None:
-            self._queued -= 1
             self._end_cancelled(job, reason)
-            self._forget_cancelled()
+            self._books.drop()
         else:
-            worker = self._workers[job.worker_id]
+            worker = self._books.workers[job.worker_id]
             if self._engine.revoke(worker.id, job.seq):
-                self._take(worker, job)
+                self._books.take(worker, job.seq)
                 self._end_cancelled(job, reason)
             else:
                 job.cancel_reason = reason
@@ -148,32 +103,26 @@ class Dispatcher:
     # What an engine calls (`_engine.Events`)
 
     def worker_ready(self, worker_id: int) -> None:
-        worker = self._workers[worker_id]
-        worker.ready = True
-        # Its flight recorder is as new as the process, and says that 0 was begun last.
-        worker.next_seq = 1
-        worker.reported = 0
-        self._idle[worker_id] = worker
+        self._books.add_worker(self._books.workers[worker_id])
         self._dispatch_anew()
 
     def reported(self, worker_id: int, reports: Sequence[Report]) -> None:
-        worker = self._workers[worker_id]
+        worker = self._books.workers[worker_id]
         self._take_reports(worker, reports)
         self._dispatch_anew()
 
     def worker_died(
         self, worker_id: int, exit_code: int | None, begun: tuple[int, float] | None
     ) -> None:
-        worker = self._workers[worker_id]
-        worker.ready = False
-        self._idle.pop(worker_id, None)
+        worker = self._books.workers[worker_id]
+        self._books.remove_worker(worker)
         now = self.clock()
         if begun is None or not worker.reported <= begun[0] < worker.next_seq:
             begun = worker.next_seq, now  # a page that makes no sense: all may have begun
         begun_seq, begun_at = begun
         jobs = list(worker.handed.values())
         for job in jobs:
-            self._take(worker, job)
+            self._books.take(worker, job.seq)
         lost = [job for job in jobs if job.seq <= begun_seq]
         self._not_run([job for job in jobs if job.seq > begun_seq])
         for job in lost:
@@ -191,12 +140,12 @@ class Dispatcher:
     def look_after(self) -> None:
         """Look after workers that have made no progress for a while."""
         now = self.clock()
-        for worker in self._workers:
+        for worker in self._books.workers:
             if len(worker.handed) > 1 and not worker.settled:
                 self._look_after(worker, now)
         self._dispatch_anew()
 
-    def _look_after(self, worker: _Worker, now: float) -> None:
+    def _look_after(self, worker: Worker, now: float) -> None:
         if now < worker.heard_at + WINDOW:
             self._set_alarm(worker.heard_at + WINDOW)
             return
@@ -206,27 +155,16 @@ class Dispatcher:
             self._take_reports(worker, reports)
             return
         begun_seq, begun_at = self._engine.begun(worker.id)
-        first = next(iter(worker.handed))
         # One that has not run for that long yet may still end so quickly that its report stays
         # behind the next one, and nobody would look.
-        if begun_seq != first or now < begun_at + WINDOW:
+        if begun_seq != worker.first or now < begun_at + WINDOW:
             self._set_alarm(now + WINDOW)
             return
         worker.settled = True
-        if not self._is_long:
-            self._take_back_after(worker, first)
+        if not self._run_times.is_long:
+            self._take_back_after(worker, worker.first)
 
     # Decisions
-
-    @property
-    def _is_long(self) -> bool:
-        return self._mean_run is None or self._mean_run >= LONG
-
-    @property
-    def _window(self) -> int:
-        if self._mean_run is None:
-            return 1
-        return max(1, min(MAX_AHEAD, int(WINDOW / max(self._mean_run, 1e-9))))
 
     def _dispatch_anew(self) -> None:
         """Dispatch after the state of a worker has changed."""
@@ -236,98 +174,82 @@ class Dispatcher:
             listener()
 
     def _dispatch(self) -> None:
-        if self._idle and not self._queued:
+        books, run_times = self._books, self._run_times
+        if books.idle and not books.queued:
             self._take_back_for_idle()
-        window = self._window
-        ready = sum(worker.ready for worker in self._workers)
-        while self._queued:
+        window = run_times.window
+        ready = sum(worker.ready for worker in books.workers)
+        while books.queued:
             worker = self._choose(window)
             if worker is None:
                 break
-            share = math.ceil(self._queued / ready)
-            count = 1 if self._is_long else max(1, min(share, worker.room(window)))
-            self._hand(worker, [self._next_queued() for _ in range(count)])
-        if self._idle and self._queued:
+            share = math.ceil(books.queued / ready)
+            count = 1 if run_times.is_long else max(1, min(share, worker.room(window)))
+            self._hand(worker, [books.next() for _ in range(count)])
+        if books.idle and books.queued:
             self._set_alarm(self.clock() + WINDOW)
 
-    def _choose(self, window: int) -> _Worker | None:
+    def _choose(self, window: int) -> Worker | None:
         """The worker to hand queued jobs to, None if they had better wait."""
-        if self._idle and self._is_worth_waking():
-            for worker in self._idle.values():
+        books = self._books
+        if books.idle and self._is_worth_waking():
+            for worker in books.idle.values():
                 if worker.room(window) > 0:  # not if it has yet to skip too many that were revoked
                     return worker
         batch = (1 + window) // 2
-        worth_a_look = math.inf
+        worth_a_look = self._run_times.worth_waking if books.idle else math.inf
         best = None
-        for worker in self._workers:
+        for worker in books.workers:
             if not worker.ready or not worker.handed or worker.room(window) < 1:
                 continue
-            if worker.settled and not self._is_long:
+            if worker.settled and not self._run_times.is_long:
                 continue  # it is held up; what is handed ahead would be taken back
-            if len(worker.handed) > 1 and (len(worker.handed) > batch or self._queued < batch):
+            if len(worker.handed) > 1 and (len(worker.handed) > batch or books.queued < batch):
                 # It has enough in hand, so the next message may wait until it carries many.
-                worth_a_look = min(worth_a_look, max(batch, self._queued + 1))
+                worth_a_look = min(worth_a_look, max(batch, books.queued + 1))
                 continue
             if best is None or (len(worker.handed), worker.heard_at) < (
                 len(best.handed),
                 best.heard_at,
             ):
                 best = worker
-        if self._idle and self._mean_run:
-            worth_a_look = min(worth_a_look, WAKE_WORTH / self._mean_run)
         self._worth_a_look = worth_a_look if best is None else 1.0
         return best
 
     def _is_worth_waking(self) -> bool:
         """Whether queued jobs should go to an idle worker rather than behind a busy one's."""
-        if self._busy == 0 or self._mean_run is None or self._queued * self._mean_run >= WAKE_WORTH:
+        books = self._books
+        if books.busy == 0 or self._run_times.is_worth_waking(books.queued):
             return True
         late = self.clock() - WINDOW
-        return all(worker.heard_at <= late for worker in self._workers if worker.handed)
+        return all(worker.heard_at <= late for worker in books.workers if worker.handed)
 
-    def _hand(self, worker: _Worker, jobs: list[Job]) -> None:
-        if not worker.handed:
-            self._idle.pop(worker.id, None)
-            self._busy += 1
-            worker.heard_at = self.clock()
-            worker.settled = False
-        for job in jobs:
-            job.seq = worker.next_seq
-            job.worker_id = worker.id
-            worker.handed[job.seq] = job
-            worker.next_seq += 1
-        self._handed += len(jobs)
+    def _hand(self, worker: Worker, jobs: list[Job]) -> None:
+        self._books.hand(worker, jobs, self.clock())
         self._engine.start(worker.id, jobs)
         if len(worker.handed) > 1 and not worker.settled:
             self._set_alarm(worker.heard_at + WINDOW)
 
-    def _next_queued(self) -> Job:
-        while True:
-            job = self._queue.popleft()
-            if job.status is None:
-                self._queued -= 1
-                return job
-
     def _take_back_for_idle(self) -> None:
         """Give idle workers what waits behind another's running task."""
         now = self.clock()
-        for worker in self._workers:
+        for worker in self._books.workers:
             if len(worker.handed) > 1:
-                if self._is_long or now >= worker.heard_at + WINDOW:  # as the alarm's
-                    self._take_back_after(worker, next(iter(worker.handed)))
+                if self._run_times.is_long or now >= worker.heard_at + WINDOW:  # as the alarm's
+                    self._take_back_after(worker, worker.first)
                 else:
                     self._set_alarm(worker.heard_at + WINDOW)
 
-    def _take_back_after(self, worker: _Worker, seq: int) -> bool:
+    def _take_back_after(self, worker: Worker, seq: int) -> bool:
         """Take back what was handed behind job ``seq``; False if some of it has begun."""
         behind = [job for job in worker.handed.values() if job.seq > seq]
         taken = [job for job in behind if self._engine.revoke(worker.id, job.seq)]
         for job in taken:
-            self._take(worker, job)
-        self._queue_again(taken)
+            self._books.take(worker, job.seq)
+        self._books.put_back(taken)
         return len(taken) == len(behind)
 
-    def _kill_running(self, worker: _Worker, job: Job) -> None:
+    def _kill_running(self, worker: Worker, job: Job) -> None:
         """Kill the worker of a job that has begun, unless that job turns out to have ended.
 
         What is handed ahead is taken back first: so no other task can begin on the worker and be
@@ -337,18 +259,15 @@ class Dispatcher:
             worker.ready = False
             self._engine.kill(worker.id)
 
-    def _take_reports(self, worker: _Worker, reports: Sequence[Report]) -> None:
+    def _take_reports(self, worker: Worker, reports: Sequence[Report]) -> None:
         if not reports:
             return
-        handed = worker.handed
         runs = 0
         total = 0.0
-        had = len(handed)
         for seq, status, begun, ran, body in reports:
-            job = handed.pop(seq, None)
+            job = self._books.take(worker, seq)
             if job is None:
                 continue  # heard before: a page and a message can both tell of it; or taken back
-            self._handed -= 1
             if status == Status.SKIPPED:
                 # Both begun and revoked, each side before it saw the other's mark.
                 self._not_run([job])
@@ -361,53 +280,17 @@ class Dispatcher:
         worker.reported = max(worker.reported, reports[-1][0])
         worker.heard_at = self.clock()
         worker.settled = False
-        if len(handed) > 1:
+        if len(worker.handed) > 1:
             self._set_alarm(worker.heard_at + WINDOW)
-        elif had and not handed:
-            self._emptied(worker)
         if runs:
-            self._learn(total / runs, runs)
+            self._run_times.learn(total, runs)
 
     def _not_run(self, jobs: Sequence[Job]) -> None:
         """Take jobs that looked as if they had begun, and turned out never to have run."""
-        self._queue_again([job for job in jobs if job.cancel_reason is None])
+        self._books.put_back([job for job in jobs if job.cancel_reason is None])
         for job in jobs:
             if job.cancel_reason is not None:
                 self._end_cancelled(job, job.cancel_reason)
-
-    def _learn(self, mean: float, runs: int) -> None:
-        if self._mean_run is None:
-            self._mean_run = mean
-        else:
-            self._mean_run += (mean - self._mean_run) * runs / (runs + 8)
-
-    # Bookkeeping
-
-    def _take(self, worker: _Worker, job: Job) -> None:
-        """Take one job off ``worker``'s hands."""
-        del worker.handed[job.seq]
-        self._handed -= 1
-        if not worker.handed:
-            self._emptied(worker)
-
-    def _emptied(self, worker: _Worker) -> None:
-        self._busy -= 1
-        if worker.ready:
-            self._idle[worker.id] = worker
-
-    def _queue_again(self, jobs: Iterable[Job]) -> None:
-        """Put jobs that were taken back where they were: before all that were posted after them."""
-        returned = list(jobs)
-        for job in returned:
-            job.worker_id = None
-            job.seq = -1
-        self._queue.extendleft(reversed(returned))
-        self._queued += len(returned)
-
-    def _forget_cancelled(self) -> None:
-        """Keep jobs that were cancelled in the queue from outnumbering those that wait."""
-        if len(self._queue) > 2 * self._queued + 64:
-            self._queue = deque(job for job in self._queue if job.status is None)
 
     def _end_cancelled(self, job: Job, reason: str) -> None:
         """End a job that never began."""
