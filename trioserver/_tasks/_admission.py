@@ -1,15 +1,20 @@
-"""The gate in front of the queue: who may post now, and who waits, first come first served."""
+"""The gate in front of the queue: who may post now, and who waits, first come first served.
+
+Whoever opens the gate posts for those in line, in their order, and then wakes them. If it woke them
+to post by themselves, Trio would run them in any order, and others could come in between.
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
+
+_CLOSED: Final = "no more tasks are accepted: the server is stopping"
 
 
 class Admission:
@@ -21,13 +26,11 @@ class Admission:
 
     def __init__(self, room: Callable[[], int]) -> None:
         self._room = room
-        self._line: deque[trio.Event] = deque()
-        self.called = 0
-        """Those who were told that it is their turn, and have not posted yet."""
+        self._line: deque[_Place] = deque()
         self._is_closed = False
 
     def __len__(self) -> int:
-        return len(self._line) + self.called
+        return len(self._line)
 
     def enter_nowait(self) -> None:
         """Return if the caller may post at once.
@@ -36,41 +39,61 @@ class Admission:
           trio.WouldBlock: if there is no room, or someone is in line.
           trio.ClosedResourceError: after `close`.
         """
-        self._check_open()
-        if self._line or self._room() <= self.called:
+        if self._is_closed:
+            raise trio.ClosedResourceError(_CLOSED)
+        if self._line or self._room() <= 0:
             raise trio.WouldBlock
 
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Wait in line; the caller may post inside.
+    async def post_in_turn(self, post: Callable[[], int]) -> int:
+        """Wait in line; ``post`` is called when it is its turn, unless this is cancelled before.
+
+        Returns:
+          What ``post`` returned.
 
         Raises:
-          trio.ClosedResourceError: if `close` comes first.
+          trio.ClosedResourceError: if `close` comes first, or if ``post`` raises it.
         """
-        mine = trio.Event()
-        self._line.append(mine)
+        place = _Place(post)
+        self._line.append(place)
         try:
-            await mine.wait()
-            self._check_open()
-            yield
-        finally:
-            if mine.is_set():
-                self.called -= 1
-            else:
-                self._line.remove(mine)
-            self.call()
+            await place.had_its_turn.wait()
+        except trio.Cancelled:
+            self._line.remove(place)
+            raise
+        if place.refusal is not None:
+            raise place.refusal
+        return place.posted
 
     def call(self) -> None:
-        """Call as many out of the line as there is room for; for whenever there may be more."""
-        while self._line and (self._is_closed or self._room() > self.called):
-            self.called += 1
-            self._line.popleft().set()
+        """Post for those in line as far as there is room; for whenever there may be more."""
+        while self._line and self._room() > 0:
+            self._line.popleft().take_turn()
 
     def close(self) -> None:
         """Refuse everybody from now on, those in line too."""
         self._is_closed = True
-        self.call()
+        while self._line:
+            self._line.popleft().refuse(trio.ClosedResourceError(_CLOSED))
 
-    def _check_open(self) -> None:
-        if self._is_closed:
-            raise trio.ClosedResourceError("no more tasks are accepted: the server is stopping")
+
+class _Place:
+    """One place in the line."""
+
+    __slots__ = ("_post", "had_its_turn", "posted", "refusal")
+
+    def __init__(self, post: Callable[[], int]) -> None:
+        self._post = post
+        self.had_its_turn = trio.Event()
+        self.posted = -1
+        self.refusal: trio.ClosedResourceError | None = None
+
+    def take_turn(self) -> None:
+        try:
+            self.posted = self._post()
+        except trio.ClosedResourceError as exc:
+            self.refusal = exc
+        self.had_its_turn.set()
+
+    def refuse(self, refusal: trio.ClosedResourceError) -> None:
+        self.refusal = refusal
+        self.had_its_turn.set()

@@ -67,7 +67,7 @@ class TaskPool:
         self._undelivered = 0
         # Set at the next end or delivery, None while nobody waits for it.
         self._changed: trio.Event | None = None
-        self._for_on_finish = Admission(self._room_for_on_finish)
+        self._for_on_finish = Admission(self._room_in_queue)
         self._for_others = Admission(self._room_for_others)
         dispatcher.on_room(self._call)
 
@@ -179,9 +179,6 @@ class TaskPool:
     def _room_in_queue(self) -> int:
         return self._max_queued_tasks - self._dispatcher.waiting
 
-    def _room_for_on_finish(self) -> int:
-        return self._room_in_queue() - self._for_others.called
-
     def _room_for_others(self) -> int:
         undelivered = self._max_queued_tasks - self._undelivered
         return min(self._room_in_queue() - len(self._for_on_finish), undelivered)
@@ -202,11 +199,7 @@ class TaskPool:
         try:
             admission.enter_nowait()
         except trio.WouldBlock:
-            try:
-                async with admission.turn():
-                    return self._accept(job)
-            finally:
-                self._call()  # room that it had and did not use may be for the other line
+            return await admission.post_in_turn(lambda: self._accept(job))
         return self._accept(job)
 
     def _accept(self, job: Job) -> int:
@@ -230,14 +223,13 @@ class TaskPool:
                 job.caller = caller
                 await self._post(job)
                 posted.append(job)
-                caller.waits_for += 1
-            await caller.wait()
+            await caller.wait(len(posted))
         except BaseException:
             for job in reversed(posted):
                 self._dispatcher.cancel(job, "its caller was cancelled")
             # A killed worker is gone within milliseconds; then nothing of the caller's runs on.
             with trio.move_on_after(_KILL_TIME, shield=True):
-                await caller.wait()
+                await caller.wait(len(posted))
             raise
         return [Completion(job) for job in posted]
 
@@ -255,20 +247,21 @@ class TaskPool:
 class _Caller:
     """Waits for the jobs of one `run_task`, `run_tasks` or `run_sync`."""
 
-    __slots__ = ("_ended", "waits_for")
+    __slots__ = ("_changed", "_ended")
 
     def __init__(self) -> None:
-        self.waits_for = 0
-        self._ended = trio.Event()
+        self._ended = 0
+        self._changed = trio.Event()
 
     def one_ended(self) -> None:
-        self.waits_for -= 1
-        self._ended.set()
+        self._ended += 1
+        self._changed.set()
 
-    async def wait(self) -> None:
-        while self.waits_for:
-            self._ended = trio.Event()
-            await self._ended.wait()
+    async def wait(self, count: int) -> None:
+        """Until ``count`` jobs have ended."""
+        while self._ended < count:
+            self._changed = trio.Event()
+            await self._changed.wait()
 
 
 def dump(value: object, what: str) -> bytes:
