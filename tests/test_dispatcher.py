@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from model_engine import RESULT, ModelEngine
 
-from trioserver._tasks._run_times import WINDOW
 from trioserver._tasks._recorder import MAX_HANDED
+from trioserver._tasks._run_times import WINDOW
 from trioserver._tasks._wire import Status
 
 LONG_RUN = 0.01
