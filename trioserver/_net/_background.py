@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVarTuple
 import trio
 
 from trioserver._guard import contained
+from trioserver._net._endings import without_endings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -38,10 +39,23 @@ class Background:
         scope = trio.CancelScope()
         self._scopes.add(scope)
 
+        async def call() -> None:
+            try:
+                await async_fn(*args)
+            except BaseException as exc:  # noqa: ASYNC103  # an ending is none of Trio's
+                rest = without_endings(exc, connection)
+                if rest is exc:
+                    raise
+                logger.debug("%s ended: %r", name, exc)
+                if connection.is_broken:
+                    connection.begin_close("reset by the client")
+                if rest is not None:
+                    raise rest from None  # noqa: ASYNC104  # the part of the group that is not
+
         async def run() -> None:
             try:
                 with scope:
-                    error = await contained(logger, name, async_fn, *args)
+                    error = await contained(logger, name, call)
                     if error is not None:
                         connection.begin_close(f"{name} raised {type(error).__name__}")
             finally:

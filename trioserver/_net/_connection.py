@@ -132,7 +132,7 @@ class Connection(trio.abc.HalfCloseableStream):
         """Wait until what is left of earlier calls is sent; raises as `send_all`."""
         self._check_sending()
         await trio.lowlevel.checkpoint()
-        await self._outbox.wait_empty()
+        await self._outbox.wait_sent()
         self._check_sending()
 
     async def send_eof(self) -> None:
@@ -144,7 +144,7 @@ class Connection(trio.abc.HalfCloseableStream):
         """
         self._check_open()
         await trio.lowlevel.checkpoint()
-        await self._outbox.wait_empty()
+        await self._outbox.wait_sent()
         self._check_open()
         if not self._is_sending_over:
             self._is_sending_over = True
@@ -232,8 +232,9 @@ class Connection(trio.abc.HalfCloseableStream):
     async def aclose(self) -> None:
         """Close the connection; what was sent still arrives.
 
-        A callback that runs goes on, but cannot send or receive any more; ``on_close`` runs when it
-        has returned. Does nothing if the connection is closed already.
+        A callback that runs goes on, but cannot send or receive any more, and what it waits for on
+        this connection raises `trio.ClosedResourceError`; ``on_close`` runs when it has returned.
+        Does nothing if the connection is closed already.
         """
         self.begin_close("closed by the server")
         self.close_here()
@@ -255,6 +256,7 @@ class Connection(trio.abc.HalfCloseableStream):
         """Take nothing more from callbacks; the first reason is the one that counts."""
         if not self._is_closed:
             self._outbox.flush()
+            self._outbox.close()
             self._is_closed = True
             self.close_reason = reason
             self._inbox.stop()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trioserver._guard import contained
+from trioserver._net._endings import without_endings
 
 if TYPE_CHECKING:
     from trioserver._net._connection import Connection
@@ -114,7 +115,7 @@ async def _call(connection: Connection, protocol: Protocol, place: _Place) -> No
                     return
                 await protocol.on_receive(connection, frame)
     except BaseException as exc:  # noqa: ASYNC103  # an ending is none of Trio's
-        rest = _without_endings(exc, connection)
+        rest = without_endings(exc, connection)
         if rest is exc:
             raise
         logger.debug("%s ended: %r", place, exc)
@@ -122,22 +123,3 @@ async def _call(connection: Connection, protocol: Protocol, place: _Place) -> No
             connection.begin_close("reset by the client")
         if rest is not None:
             raise rest from None  # noqa: ASYNC104  # the part of the group that is not
-
-
-def _without_endings(exc: BaseException, connection: Connection) -> BaseException | None:
-    """What is left of ``exc`` without that which only says that ``connection`` has ended.
-
-    A callback learns from these that its client has left or broken the framing. They are no failure
-    of its own, alone or in the group that the Trio tasks of a callback raise together.
-    """
-    framing_error = connection._inbox.framing_error
-    is_over = connection.is_closed or connection.is_broken
-
-    def is_ending(exc: BaseException) -> bool:
-        if is_over and isinstance(exc, (trio.BrokenResourceError, trio.ClosedResourceError)):
-            return True
-        return framing_error is not None and exc is framing_error
-
-    if isinstance(exc, BaseExceptionGroup):
-        return exc.split(is_ending)[1]
-    return None if is_ending(exc) else exc

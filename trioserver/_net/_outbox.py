@@ -30,12 +30,13 @@ HIGH_WATER: Final = 64 * 1024
 class _Piece:
     """What one call had left to send."""
 
-    __slots__ = ("data", "done", "is_begun")
+    __slots__ = ("data", "done", "is_begun", "is_written")
 
     def __init__(self, data: memoryview, *, is_begun: bool) -> None:
         self.data = data
         self.done = trio.Event()
         self.is_begun = is_begun
+        self.is_written = False
 
 
 class Outbox:
@@ -48,8 +49,10 @@ class Outbox:
     """
 
     __slots__ = (
+        "_emptied",
         "_error",
         "_has_processor",
+        "_is_closed",
         "_is_writing",
         "_joined",
         "_joined_size",
@@ -68,6 +71,9 @@ class Outbox:
         self._pieces: deque[_Piece] = deque()
         self._error: str | None = None
         self._is_writing = False
+        self._is_closed = False
+        # Made when someone waits for it.
+        self._emptied: trio.Event | None = None
         self._joined: list[bytes] = []
         self._joined_size = 0
         # Whether the callbacks' coroutine is running, so that whoever sends is part of it.
@@ -99,7 +105,8 @@ class Outbox:
     async def send_all(self, data: bytes) -> None:
         """Send ``data`` after what is here, and wait until the kernel has it all.
 
-        Cancelled before its first byte was written, nothing of it is sent; after that, all of it.
+        Cancelled or closed before its first byte was written, nothing of it is sent; after that,
+        all of it.
         """
         joined_size = self._joined_size
         if joined_size:
@@ -114,18 +121,38 @@ class Outbox:
             if not piece.is_begun and piece in self._pieces:
                 self._pieces.remove(piece)
                 piece.done.set()
+                self._tell_if_empty()
             raise
         self.check()
+        if not piece.is_written:
+            raise trio.ClosedResourceError("this connection was closed while it was sending")
 
     def flush(self) -> None:
         """Write what is joined; never waits and never raises, since Trio's traps wait behind it."""
         if self._joined:
-            self._put(self._take_joined())
+            size = self._joined_size
+            self._put(self._take_joined(), size)
+
+    def close(self) -> None:
+        """Have callers wait no more; what they have begun to send still leaves."""
+        self._is_closed = True
+        for piece in tuple(self._pieces):
+            piece.done.set()
+            if not piece.is_begun:
+                self._pieces.remove(piece)
+        self._tell_if_empty()
+
+    async def wait_sent(self) -> None:
+        """Until all that callers have sent is written, or cannot be, or `close` ends the wait."""
+        while self._pieces and not self._is_closed:
+            await self._pieces[-1].done.wait()
 
     async def wait_empty(self) -> None:
         """Until all is written, or cannot be."""
         while self._pieces:
-            await self._pieces[-1].done.wait()
+            if self._emptied is None:
+                self._emptied = trio.Event()
+            await self._emptied.wait()
 
     def fail(self, error: str) -> None:
         """Nothing more can be sent: drop what is here and tell those who wait; the reason stays."""
@@ -136,6 +163,7 @@ class Outbox:
             piece.done.set()
         self._pieces.clear()
         self._take_joined()
+        self._tell_if_empty()
 
     @types.coroutine
     def write_before_waiting(
@@ -193,6 +221,8 @@ class Outbox:
         if sent < joined_size:
             self._pieces.append(_Piece(rest[sent:joined_size], is_begun=True))
             sent = joined_size
+            if sent == len(data):
+                return None
         piece = _Piece(rest[sent:], is_begun=sent > joined_size)
         self._pieces.append(piece)
         return piece
@@ -210,11 +240,18 @@ class Outbox:
                 # It may be gone: the outbox can fail meanwhile.
                 if self._pieces and self._pieces[0] is piece:
                     self._pieces.popleft()
+                piece.is_written = True
                 piece.done.set()
+                self._tell_if_empty()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             self._break(exc)
         finally:
             self._is_writing = False
+
+    def _tell_if_empty(self) -> None:
+        if not self._pieces and self._emptied is not None:
+            self._emptied.set()
+            self._emptied = None
 
     def _break(self, exc: Exception) -> None:
         self.fail(str(exc))
