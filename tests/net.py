@@ -173,7 +173,8 @@ class Seen:
 
     async def wait(self, event: object) -> None:
         while event not in self.events:
-            self._changed = trio.Event()
+            if self._changed.is_set():
+                self._changed = trio.Event()
             await self._changed.wait()
 
     def __iter__(self) -> Iterator[object]:
