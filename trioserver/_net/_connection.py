@@ -114,7 +114,8 @@ class Connection(trio.abc.HalfCloseableStream):
           trio.BrokenResourceError: if the client has reset it.
         """
         await self._connections.pacer.checkpoint()
-        self._check_sending()
+        if self._is_closed or self._is_sending_over:
+            self._check_sending()
         if type(data) is not bytes:
             data = memoryview(data).tobytes()  # it may change while it waits; a number is refused
         if self._inbox.next_frame is None or not self._outbox.join(data):
@@ -166,7 +167,13 @@ class Connection(trio.abc.HalfCloseableStream):
         if self._inbox.next_frame is None:
             # The next read may find more at once, and so come before anything waits.
             self._outbox.flush()
-        return await self._received(self._inbox.receive_frame())
+        try:
+            frame = await self._inbox.receive_frame()
+        except (trio.EndOfChannel, trio.BrokenResourceError) as exc:
+            self._note_end(exc)
+            raise
+        self._check_open()
+        return frame
 
     def frames(self) -> AsyncIterator[bytes]:
         """Iterate over frames: ``async for frame in stream.frames(): ...``."""
@@ -182,7 +189,13 @@ class Connection(trio.abc.HalfCloseableStream):
         self._check_open()
         await trio.lowlevel.checkpoint()
         size = READ_SIZE if max_bytes is None else max_bytes
-        return await self._received(self._inbox.receive_some(size))
+        try:
+            data = await self._inbox.receive_some(size)
+        except trio.BrokenResourceError as exc:
+            self._note_end(exc)
+            raise
+        self._check_open()
+        return data
 
     # What else belongs to it
 
@@ -296,21 +309,14 @@ class Connection(trio.abc.HalfCloseableStream):
                 raise trio.BrokenResourceError(self.close_reason)
             raise trio.ClosedResourceError(f"this connection is closed: {self.close_reason}")
 
-    async def _received(self, receiving: Awaitable[bytes]) -> bytes:
-        try:
-            received = await receiving
-        except trio.EndOfChannel:
-            self._check_open()
-            raise
-        except trio.BrokenResourceError:
+    def _note_end(self, exc: trio.EndOfChannel | trio.BrokenResourceError) -> None:
+        if isinstance(exc, trio.BrokenResourceError):
             self.was_reset()
-            raise
-        self._check_open()
-        return received
+        else:
+            self._check_open()
 
     def _check_sending(self) -> None:
         self._check_open()
-        self._outbox.check()
         if self._is_sending_over:
             raise trio.ClosedResourceError("send_eof was called on this connection")
 

@@ -64,15 +64,48 @@ class Inbox:
         """Have ``decoder`` cut the frames; before the first is asked for."""
         self._decoder = decoder
 
+    def take_frame(self) -> bytes | None:
+        """The next frame if it is here already, and it is not the turn of others."""
+        frame = self.next_frame
+        if frame is None or self._budget <= 1:
+            return None
+        self._budget -= 1
+        self.next_frame = self._decode()
+        return frame
+
     async def receive_frame(self) -> bytes:
         """The next frame; raises as `Connection.receive_frame` says."""
         self._budget -= 1
         if self._budget <= 0:
             self._budget = FRAME_BUDGET
             await self._pacer.give_turn()
+        # In one coroutine down to the transport: every idle connection waits here.
         frame = self.next_frame
-        if frame is None:
-            frame = await self._read_frame()
+        while frame is None:
+            if self.framing_error is not None:
+                raise self.framing_error
+            if self.is_at_eof or self.is_stopped:
+                raise trio.EndOfChannel
+            self.is_waiting = True
+            try:
+                data = await self._transport.receive_some(READ_SIZE)
+            except ReadingStopped:
+                self.is_stopped = True
+                continue
+            finally:
+                self.is_waiting = False
+            if data:
+                self._decoder.receive_data(data)
+                if len(data) == READ_SIZE:
+                    # More is there already: a large frame must not take the turns of others.
+                    await self._pacer.checkpoint()
+                frame = self._decode()
+            else:
+                self.is_at_eof = True
+                try:
+                    self._decoder.receive_eof()
+                except FramingError as exc:
+                    self.framing_error = exc
         self.next_frame = self._decode()
         return frame
 
@@ -90,31 +123,6 @@ class Inbox:
     def stop(self) -> None:
         """Read no more than has come by now; whole frames can still be received."""
         self._transport.stop_reading()
-
-    async def _read_frame(self) -> bytes:
-        while True:
-            if self.framing_error is not None:
-                raise self.framing_error
-            if self.is_at_eof or self.is_stopped:
-                raise trio.EndOfChannel
-            self.is_waiting = True
-            try:
-                data = await self.receive_some(READ_SIZE)
-            finally:
-                self.is_waiting = False
-            if data:
-                self._decoder.receive_data(data)
-                if len(data) == READ_SIZE:
-                    # More is there already: a large frame must not take the turns of others.
-                    await self._pacer.checkpoint()
-                frame = self._decode()
-                if frame is not None:
-                    return frame
-            elif self.is_at_eof:
-                try:
-                    self._decoder.receive_eof()
-                except FramingError as exc:
-                    self.framing_error = exc
 
     def _decode(self) -> bytes | None:
         """The next whole frame; an error waits until the frames before it are handled."""

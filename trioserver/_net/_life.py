@@ -108,18 +108,19 @@ async def _call(connection: Connection, protocol: Protocol, place: _Place) -> No
             await protocol.on_stream(connection)
         elif protocol.on_receive is not None:
             place.callback = "on_receive"
+            take_frame, on_receive = connection._inbox.take_frame, protocol.on_receive
             while True:
-                try:
-                    frame = await connection.receive_frame()
-                except trio.EndOfChannel:
-                    return
-                await protocol.on_receive(connection, frame)
+                frame = None if connection.is_closed else take_frame()
+                if frame is None:
+                    try:
+                        frame = await connection.receive_frame()
+                    except trio.EndOfChannel:
+                        return
+                await on_receive(connection, frame)
     except BaseException as exc:  # noqa: ASYNC103  # an ending is none of Trio's
         rest = without_endings(exc, connection)
         if rest is exc:
             raise
         logger.debug("%s ended: %r", place, exc)
-        if connection.is_broken:
-            connection.begin_close("reset by the client")
         if rest is not None:
             raise rest from None  # noqa: ASYNC104  # the part of the group that is not

@@ -12,7 +12,6 @@ callback waits for anything (`write_before_waiting`).
 from __future__ import annotations
 
 import types
-from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -68,7 +67,7 @@ class Outbox:
         self._transport = transport
         self._nursery = nursery
         self._on_broken = on_broken
-        self._pieces: deque[_Piece] = deque()
+        self._pieces: list[_Piece] = []
         self._error: str | None = None
         self._is_writing = False
         self._is_closed = False
@@ -239,7 +238,7 @@ class Outbox:
                 await self._transport.send_all(piece.data)
                 # It may be gone: the outbox can fail meanwhile.
                 if self._pieces and self._pieces[0] is piece:
-                    self._pieces.popleft()
+                    self._pieces.pop(0)
                 piece.is_written = True
                 piece.done.set()
                 self._tell_if_empty()
