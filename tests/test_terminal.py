@@ -9,7 +9,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from serving import PATIENCE, ROOT, wait_until
+from serving import PATIENCE, ROOT, children_of, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -87,7 +87,14 @@ class Terminal:
         return self._shown.decode().replace("\r\n", "\n")
 
     def wait_shown(self, text: str) -> None:
-        wait_until(lambda: text in self.shown, f"{text!r} in the terminal")
+        self.wait_shown_times(1, text)
+
+    def wait_shown_times(self, times: int, text: str) -> None:
+        try:
+            wait_until(lambda: self.shown.count(text) >= times, f"{text!r} in the terminal")
+        except AssertionError as exc:
+            exc.add_note(self.shown)
+            raise
 
     def press(self, key: bytes) -> None:
         os.write(self._ours, key)
@@ -155,7 +162,7 @@ def test_twice_ends_at_once(start_terminal: StartTerminal, tmp_path: Path) -> No
     """Busy task workers are gone too, and nobody prints a traceback."""
     terminal = serve(start_terminal, tmp_path, "--max-wait-time=600", seconds=600)
     terminal.wait_shown(": ready in ")
-    wait_until(lambda: terminal.shown.count("runs\n") == 2, "both workers are busy")
+    terminal.wait_shown_times(2, "runs")  # the lines of two processes may mix in a terminal
     terminal.press(CONTROL_C)
     terminal.wait_shown("SIGINT: stopping")
 
@@ -202,3 +209,15 @@ def test_it_ends_a_script_quietly(start_terminal: StartTerminal, tmp_path: Path)
     assert terminal.wait() == 0
     assert terminal.shown.endswith("goes on\n")
     assert "Traceback" not in terminal.shown
+
+
+def test_while_task_workers_boot(start_terminal: StartTerminal, tmp_path: Path) -> None:
+    """Interpreters that are only just starting print no traceback, and the exit code is 0."""
+    for _ in range(5):
+        terminal = serve(start_terminal, tmp_path, seconds=0)
+        pid = terminal.process.pid
+        wait_until(lambda pid=pid: children_of(pid), "a worker is started")  # type: ignore[misc]
+        terminal.press(CONTROL_C)
+
+        assert terminal.wait() == 0
+        assert "Traceback" not in terminal.shown
