@@ -207,6 +207,27 @@ def test_reports_kept_behind_a_long_task_are_fetched() -> None:
     assert [job.status for job in engine.ended] == [Status.OK] * 3
 
 
+def test_jobs_behind_a_long_task_and_its_kept_reports_go_elsewhere() -> None:
+    """The reports stay on the page after they were fetched, and are no news the second time."""
+    engine = ModelEngine(2)
+    engine.learn(WINDOW / 50)
+    engine.post(200)
+    for _ in range(3):
+        engine.begin(0)
+        engine.finish(0)
+    slow = engine.begin(0)
+
+    engine.pass_time(4 * WINDOW)
+    assert engine.given(0) == [slow]
+    while engine.given(1):
+        engine.run(1, WINDOW / 50)
+
+    assert len(engine.ended) == 199
+    engine.finish(0)
+    engine.send(0)
+    assert len(engine.ended) == 200
+
+
 def test_a_report_kept_behind_the_second_task_ever_is_fetched() -> None:
     """Also where the look at the worker fell into a first task that had only just begun."""
     engine = ModelEngine()

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from trioserver._tasks._job import Job
     from trioserver._tasks._wire import Report
 
+
 class Dispatcher:
     """One queue of jobs for ``workers`` workers of an engine.
 
@@ -150,7 +151,8 @@ class Dispatcher:
             self._set_alarm(worker.heard_at + WINDOW)
             return
         # Results of short tasks are sent together, so some may lie behind a task that is long.
-        reports = self._engine.unsent_reports(worker.id)
+        unsent = self._engine.unsent_reports(worker.id)
+        reports = [report for report in unsent if report[0] > worker.reported]
         if reports:
             self._take_reports(worker, reports)
             return
