@@ -168,7 +168,7 @@ def _pack_result(value: object) -> bytes:
         body = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
         if type(value) not in _PLAIN:
             pickle.loads(body)
-    except Exception as exc:
+    except BaseException as exc:  # unpickling runs code of the user's, which may even exit
         raise TypeError(
             f"the task's result of type {type(value).__name__} cannot be pickled: {summary_of(exc)}"
         ) from exc
