@@ -12,11 +12,19 @@ from outboxes import Fixture
 
 from trioserver._net._outbox import HIGH_WATER
 from trioserver._net._transport import SocketTransport
+from trioserver._pacing import Pacer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from trioserver._net._connection import Connection
+
+
+class NeverYields(Pacer):
+    """A turn gives the scheduler a chance, and is a write of its own: how often is the clock's."""
+
+    async def checkpoint(self) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
 
 
 @pytest.fixture
@@ -42,7 +50,7 @@ async def test_one_write_for_frames_that_came_together(carrier: str, writes: lis
         await stream.send_frame(frame)
         await stream.send_frame(frame.upper())
 
-    async with serving(carrier, on_receive=on_receive) as net:
+    async with serving(carrier, on_receive=on_receive, pacer=NeverYields()) as net:
         client = net.connect()
         await client.send_all(b"a\nb\nc\n")
         assert await receive_exactly(client, 12) == b"a\nA\nb\nB\nc\nC\n"
@@ -61,7 +69,7 @@ async def test_a_callback_that_waits_holds_nothing_back(carrier: str, writes: li
         if frame == b"b":
             await go_on.wait()
 
-    async with serving(carrier, on_receive=on_receive) as net:
+    async with serving(carrier, on_receive=on_receive, pacer=NeverYields()) as net:
         client = net.connect()
         await client.send_all(b"a\nb\nc\nd\n")
         assert await receive_exactly(client, 4) == b"a\nb\n"
@@ -79,7 +87,7 @@ async def test_a_last_frame_without_a_reply(carrier: str, writes: list[bytes]) -
         if frame != b"quiet":
             await stream.send_frame(frame)
 
-    async with serving(carrier, on_receive=on_receive) as net:
+    async with serving(carrier, on_receive=on_receive, pacer=NeverYields()) as net:
         client = net.connect()
         await client.send_all(b"a\nb\nquiet\n")
         assert await receive_exactly(client, 4) == b"a\nb\n"
@@ -142,7 +150,7 @@ async def test_joining_ends_at_its_limit(carrier: str, writes: list[bytes]) -> N
     async def on_receive(stream: Connection, frame: bytes) -> None:
         await stream.send_frame(frame * size)
 
-    async with serving(carrier, on_receive=on_receive) as net:
+    async with serving(carrier, on_receive=on_receive, pacer=NeverYields()) as net:
         client = net.connect()
         await client.send_all(b"".join(b"%c\n" % letter for letter in b"abcdefghij"))
         await client.send_eof()
