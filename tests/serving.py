@@ -80,16 +80,7 @@ class ServerProcess:
     @property
     def children(self) -> list[int]:
         """Pids of the direct children, without multiprocessing's resource tracker."""
-        listed: list[str] = []
-        # Threads start children too, and each has a list of its own.
-        for thread in Path(f"/proc/{self.process.pid}/task").iterdir():
-            with suppress(OSError):
-                listed += (thread / "children").read_text().split()
-        found = []
-        for child in dict.fromkeys(map(int, listed)):
-            with suppress(OSError):
-                if "resource_tracker" not in Path(f"/proc/{child}/cmdline").read_text():
-                    found.append(child)
+        found = children_of(self.process.pid)
         self._children |= set(found)
         return found
 
@@ -126,6 +117,21 @@ class ServerProcess:
             self.process.kill()
             self.process.wait(PATIENCE)
         wait_until(lambda: not any(map(is_running, self._children)), "no child is left")
+
+
+def children_of(pid: int) -> list[int]:
+    """Pids of the direct children of a process, without multiprocessing's resource tracker."""
+    listed: list[str] = []
+    with suppress(OSError):
+        # Threads start children too, and each has a list of its own.
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            listed += (thread / "children").read_text().split()
+    found = []
+    for child in dict.fromkeys(map(int, listed)):
+        with suppress(OSError):
+            if "resource_tracker" not in Path(f"/proc/{child}/cmdline").read_text():
+                found.append(child)
+    return found
 
 
 def is_running(pid: int) -> bool:

@@ -61,9 +61,16 @@ def packed(seq: int, body: bytes = b"") -> bytes:
     return REPORT.pack(*report(seq)[:-1], len(body)) + body
 
 
-def test_a_fresh_page_says_that_nothing_was_begun(page: Page) -> None:
-    """Also before the worker has opened it."""
+def test_a_fresh_page_says_that_nothing_was_begun(recorder: Recorder, page: Page) -> None:
+    """As soon as the worker has opened it."""
     assert page.begun() == (0, 0.0)
+    assert page.published() == []
+
+
+def test_a_page_that_nobody_has_opened_makes_no_sense(page: Page) -> None:
+    """Nor one that was zeroed: else it would say that nothing was ever begun."""
+    with pytest.raises(PageError):
+        page.begun()
     assert page.published() == []
 
 
@@ -167,8 +174,13 @@ def test_two_processes_that_race_agree(page_fd: int, page: Page) -> None:
     tasks = 20_000
     with in_a_process(
         page_fd,
-        f"print([seq for seq in range(1, {tasks + 1}) if recorder.begin(seq, 0.0)])",
+        f"""
+        print(flush=True)
+        print([seq for seq in range(1, {tasks + 1}) if recorder.begin(seq, 0.0)])
+        """,
     ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # it has opened the page
         taken = set()
         reached_for = set()
         ahead = 0

@@ -156,6 +156,7 @@ def test_a_second_signal_ends_at_once(start_server: StartServer, app: str) -> No
         assert server.wait() == 1
 
     assert "ending at once" in server.log
+    assert "1 tasks and callbacks were cut" in server.log
     assert "Traceback" not in server.log
 
 

@@ -448,6 +448,7 @@ async def test_run_task_raises_what_became_of_it(autojump_clock: MockClock) -> N
             await wait_all_tasks_blocked()
         bench.engine.begin(0)
         await bench.die()
+        await wait_all_tasks_blocked()  # the first one has heard of it
         bench.engine.begin(0)
         failure = Failure("ValueError: no good", "", b"")
         bench.engine.finish(0, status=Status.FAILED, body=failure.pack())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, TypeVarTuple
 
 import trio
@@ -34,6 +35,12 @@ async def contained(
     """
     try:
         await async_fn(*args)
+    except trio.Cancelled as exc:  # noqa: ASYNC103  # raised again if anybody waits for it
+        if trio.current_effective_deadline() == -math.inf:
+            raise
+        # It was kept from a scope that has ended, and nobody out there waits for it.
+        logger.exception("%s raised", name)
+        return exc  # noqa: ASYNC104  # as above
     except _PASSING:
         raise
     except BaseExceptionGroup as group:

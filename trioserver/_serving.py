@@ -100,6 +100,9 @@ async def run_event_worker(  # noqa: ASYNC128  # as above
             raise
     else:
         return
+    finally:
+        if stopping.cut:
+            logger.warning("%d tasks and callbacks were cut", stopping.cut)
     raise cause
 
 
@@ -166,9 +169,7 @@ async def _live(
         with stopping.for_a_stage() as stage:
             await contained(logger, "on_worker_stop", app.on_worker_stop, server)
         stopping.cut += stage.cancelled_caught
-    if stopping.cut:
-        logger.warning("stopped; %d tasks and callbacks were cut", stopping.cut)
-    else:
+    if not stopping.cut:
         logger.info("stopped")
 
 

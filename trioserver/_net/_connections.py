@@ -78,7 +78,7 @@ class Connections:
         self._readiness = readiness
         self._ids = itertools.count(1)
         self._open: dict[int, Connection] = {}
-        self._one_left = trio.Event()
+        self._waiting_for_one_to_leave = trio.lowlevel.ParkingLot()
         # Those whose callbacks have not ended.
         self._handled: set[Connection] = set()
         self._all_handled = trio.Event()
@@ -102,8 +102,7 @@ class Connections:
     async def wait_room(self) -> None:
         """Until one more may come."""
         while self.is_full:
-            self._one_left = trio.Event()
-            await self._one_left.wait()
+            await self._waiting_for_one_to_leave.park()
 
     def add_socket(self, sock: socket.socket) -> None:
         """Serve a connected, non-blocking socket; it is the connection's from now on."""
@@ -137,7 +136,7 @@ class Connections:
         """It is closed, and ``on_close`` has run."""
         self._handled.discard(connection)
         del self._open[connection.id]
-        self._one_left.set()
+        self._waiting_for_one_to_leave.unpark_all()
 
     # Stopping
 
@@ -178,8 +177,7 @@ class Connections:
             connection.begin_close("server stopped")
         with stopping.for_a_stage():
             while self._open:
-                self._one_left = trio.Event()
-                await self._one_left.wait()
+                await self._waiting_for_one_to_leave.park()
         stopping.cut += len(self._open)
 
 

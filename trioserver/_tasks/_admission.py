@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+import outcome
 import trio
 
 if TYPE_CHECKING:
@@ -53,16 +54,16 @@ class Admission:
         Raises:
           trio.ClosedResourceError: if `close` comes first, or if ``post`` raises it.
         """
-        place = _Place(post)
+        place = _Place(post, trio.lowlevel.current_task())
         self._line.append(place)
-        try:
-            await place.had_its_turn.wait()
-        except trio.Cancelled:
+
+        def leave(_raise_cancel: object) -> trio.lowlevel.Abort:
+            # At the cancellation itself: the gate may open before the task runs again.
             self._line.remove(place)
-            raise
-        if place.refusal is not None:
-            raise place.refusal
-        return place.posted
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        posted: int = await trio.lowlevel.wait_task_rescheduled(leave)
+        return posted
 
     def call(self) -> None:
         """Post for those in line as far as there is room; for whenever there may be more."""
@@ -79,21 +80,14 @@ class Admission:
 class _Place:
     """One place in the line."""
 
-    __slots__ = ("_post", "had_its_turn", "posted", "refusal")
+    __slots__ = ("_post", "_task")
 
-    def __init__(self, post: Callable[[], int]) -> None:
+    def __init__(self, post: Callable[[], int], task: trio.lowlevel.Task) -> None:
         self._post = post
-        self.had_its_turn = trio.Event()
-        self.posted = -1
-        self.refusal: trio.ClosedResourceError | None = None
+        self._task = task
 
     def take_turn(self) -> None:
-        try:
-            self.posted = self._post()
-        except trio.ClosedResourceError as exc:
-            self.refusal = exc
-        self.had_its_turn.set()
+        trio.lowlevel.reschedule(self._task, outcome.capture(self._post))
 
     def refuse(self, refusal: trio.ClosedResourceError) -> None:
-        self.refusal = refusal
-        self.had_its_turn.set()
+        trio.lowlevel.reschedule(self._task, outcome.Error(refusal))

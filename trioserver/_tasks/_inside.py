@@ -52,7 +52,21 @@ _PLAIN: Final = frozenset({type(None), bool, int, float, str, bytes})
 
 
 def task_worker_main(address: str, token: bytes, worker_id: int, spec: str) -> None:
-    """Serve the dispatcher that listens on ``address`` until it says stop; does not return then."""
+    """Serve the dispatcher that listens on ``address`` until it says stop; never returns.
+
+    Nothing may be raised out of here either: trio-parallel would raise it in the server.
+    """
+    try:
+        _serve(address, token, worker_id, spec)
+    except OSError:  # a task has closed the socket, or the server has gone; the page has the rest
+        _leave(1)
+    except BaseException:  # noqa: BLE001  # a signal handler of the app's can raise between tasks
+        traceback.print_exc()
+        _leave(1)
+    _leave(0)
+
+
+def _serve(address: str, token: bytes, worker_id: int, spec: str) -> None:
     sock = socket.socket(socket.AF_UNIX)
     sock.connect(address)
     keep_from_children(sock.fileno())
@@ -81,7 +95,6 @@ def task_worker_main(address: str, token: bytes, worker_id: int, spec: str) -> N
         except BaseException:  # noqa: BLE001  # the worker leaves anyway; say why it was not clean
             traceback.print_exc()
             _leave(1)
-    _leave(0)
 
 
 class _Loop:

@@ -32,6 +32,7 @@ def prepare_process() -> None:
     os.setsid()
     for signum in _IGNORED:
         signal.signal(signum, _ignore)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # see `_booting`
     for name in os.listdir("/dev/fd"):
         keep_from_children(int(name))
     os.register_at_fork(after_in_child=_leave_group_business)

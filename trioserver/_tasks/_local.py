@@ -12,6 +12,7 @@ import trio
 
 from trioserver._errors import AppError
 from trioserver._importing import UNGUARDED, UNGUARDED_EXIT
+from trioserver._tasks._booting import hold_interrupt
 from trioserver._tasks._worker_process import WorkerProcess
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class LocalTaskWorkers:
         failures: list[AppError] = []
         async with trio.open_nursery() as lives:
             async with trio.open_nursery() as starting:
+                await starting.start(hold_interrupt, [slot.booted for slot in self._slots])
 
                 async def start(slot: _Slot) -> None:
                     try:
@@ -117,6 +119,8 @@ class _Slot:
 
     def __init__(self, number: int, spec: str) -> None:
         self.worker: WorkerProcess | None = None
+        self.booted = trio.Event()
+        """Set when the first process has booted, or is dead."""
         self._number = number
         self._spec = spec
         # When the process of now became ready, None before that.
@@ -164,12 +168,17 @@ class _Slot:
             self._ready_at = None
             self._is_killed = False
             worker = WorkerProcess(
-                number, self._spec, on_ready, lambda reports: events.reported(number, reports)
+                number,
+                self._spec,
+                on_boot=self.booted.set,
+                on_ready=on_ready,
+                on_reports=lambda reports: events.reported(number, reports),
             )
             self.worker = worker
             try:
                 await worker.live()
             finally:
+                self.booted.set()
                 if self._ready_at is not None:
                     events.worker_died(number, worker.exit_code, worker.begun())
                 self.worker = None

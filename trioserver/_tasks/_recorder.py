@@ -19,6 +19,7 @@ No trio, no attrs: task workers load this module.
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import tempfile
@@ -47,10 +48,13 @@ class PageError(Exception):
 def create_page() -> int:
     """A descriptor of fresh shared memory that no file name leads to, for `Recorder` and `Page`."""
     if hasattr(os, "memfd_create"):
-        fd = os.memfd_create("trioserver-task-worker")
-    else:  # macOS: a file that is nameless from the start does the same
-        with tempfile.TemporaryFile() as file:
-            fd = os.dup(file.fileno())
+        fd = os.memfd_create("trioserver-task-worker", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(fd, PAGE_SIZE)
+        # A task that shrank it would have the server killed by SIGBUS at its next look.
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
+        return fd
+    with tempfile.TemporaryFile() as file:  # macOS: nameless from the start does the same
+        fd = os.dup(file.fileno())
     os.ftruncate(fd, PAGE_SIZE)
     return fd
 
@@ -80,11 +84,15 @@ class _Mapping:
 
 
 class Recorder(_Mapping):
-    """The worker's hand: writes what it does."""
+    """The worker's hand: writes what it does.
+
+    It reads back nothing but *revoked*: a task may have scribbled on the page.
+    """
 
     def __init__(self, fd: int) -> None:
         super().__init__(fd)
         self._words[_MAGIC_WORD] = _MAGIC
+        self._published = 0
 
     def begin(self, seq: int, now: float) -> bool:
         """Write that task ``seq`` begins; False if it was revoked and must not run."""
@@ -97,26 +105,25 @@ class Recorder(_Mapping):
 
     def publish(self, record: bytes) -> bool:
         """Keep a finished report until `clear`; False if there is no room for it."""
-        words = self._words
-        published = words[_PUBLISHED]
-        start = _RESULTS + published % _GENERATION
+        start = _RESULTS + self._published % _GENERATION
         end = start + len(record)
         if end > PAGE_SIZE:
             return False
         self._view[start:end] = record
         self._acquire()
         self._release()
-        words[_PUBLISHED] = published + len(record)
+        self._published += len(record)
+        self._words[_PUBLISHED] = self._published
         return True
 
     def published(self) -> memoryview:
         """The reports published since the last `clear`, to be sent."""
-        return self._view[_RESULTS : _RESULTS + self._words[_PUBLISHED] % _GENERATION]
+        return self._view[_RESULTS : _RESULTS + self._published % _GENERATION]
 
     def clear(self) -> None:
         """Forget the published reports: they have been sent whole."""
-        generation = self._words[_PUBLISHED] // _GENERATION + 1
-        self._words[_PUBLISHED] = generation % _GENERATION * _GENERATION
+        generation = self._published // _GENERATION + 1
+        self._published = self._words[_PUBLISHED] = generation % _GENERATION * _GENERATION
         self._fence()
 
 
@@ -130,8 +137,12 @@ class Page(_Mapping):
         return self._words[_BEGUN] < seq
 
     def begun(self) -> tuple[int, float]:
-        """The last task that was begun, 0 for none, and when (CLOCK_MONOTONIC)."""
-        if self._words[_MAGIC_WORD] not in (0, _MAGIC):  # 0: the worker has not opened it yet
+        """The last task that was begun, 0 for none, and when (CLOCK_MONOTONIC).
+
+        Raises:
+          PageError: if the worker has not opened the page, or its mark is gone.
+        """
+        if self._words[_MAGIC_WORD] != _MAGIC:
             raise PageError
         while True:
             seq = self._words[_BEGUN]

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import enum
 import struct
+from collections.abc import Callable  # noqa: TC003  # cheap, and needed to read the signature
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 # seq, task id, attempt, kind, bytes of the body
@@ -63,13 +64,26 @@ Report: TypeAlias = tuple[int, int, float, float, bytes]
 RecordT = TypeVar("RecordT", Order, Report)
 
 
+class WireError(Exception):
+    """What came is not records: a task has written to its worker's descriptors."""
+
+
 class RecordStream(Generic[RecordT]):
-    """Cuts a stream of bytes into records; linear also for bodies that come in many pieces."""
+    """Cuts a stream of bytes into records; linear also for bodies that come in many pieces.
 
-    __slots__ = ("_chunks", "_header", "_held", "_needed")
+    Args:
+      header: Of each record; its last field is the size of the body.
+      check: Called with the fields of a header whose body is still to come, since a wrong size
+        would be waited for without end; may raise.
+    """
 
-    def __init__(self, header: struct.Struct) -> None:
+    __slots__ = ("_check", "_chunks", "_header", "_held", "_needed")
+
+    def __init__(
+        self, header: struct.Struct, check: Callable[[tuple[Any, ...]], None] | None = None
+    ) -> None:
         self._header = header
+        self._check = check
         self._chunks: list[bytes] = []
         self._held = 0
         # No record can be whole before this many bytes are held.
@@ -81,7 +95,11 @@ class RecordStream(Generic[RecordT]):
         return self._held
 
     def feed(self, data: bytes) -> list[RecordT]:
-        """Take ``data`` and return the records that are whole now."""
+        """Take ``data`` and return the records that are whole now.
+
+        Raises:
+          WireError: if ``check`` does; nothing can be read from then on.
+        """
         self._chunks.append(data)
         self._held += len(data)
         if self._held < self._needed:
@@ -95,6 +113,8 @@ class RecordStream(Generic[RecordT]):
             fields: tuple[Any, ...] = unpack_from(held, at)
             stop = at + header_size + fields[-1]
             if stop > end:
+                if self._check is not None:
+                    self._check(fields)
                 self._needed = stop - at
                 break
             records.append((*fields[:-1], held[at + header_size : stop]))
@@ -141,7 +161,7 @@ def summary_of(exc: BaseException) -> str:
     """Type and message of ``exc``, as the last line of a traceback has them; never raises."""
     name: str = _name_of(type(exc))
     try:
-        text = f"{exc!s}"
+        text = "".join(["", str(exc)])  # exactly a str: one of the app's own class may raise, too
     except BaseException:  # noqa: BLE001  # a broken __str__ is the user's too
         text = "<its message cannot be shown>"
     return f"{name}: {text}" if text else name

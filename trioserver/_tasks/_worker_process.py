@@ -18,7 +18,7 @@ import struct
 import tempfile
 from collections import deque
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 import trio_parallel
@@ -34,6 +34,7 @@ from trioserver._tasks._wire import (
     RecordStream,
     Report,
     Status,
+    WireError,
     summary_of,
 )
 
@@ -47,6 +48,8 @@ logger = logging.getLogger("trioserver.tasks")
 _RECEIVE_SIZE: Final = 256 * 1024
 _HELLO_TIME: Final = 5.0
 """Seconds in which whoever connects to a worker's socket must say who it is."""
+_OF_JOBS: Final = frozenset({Status.OK, Status.FAILED, Status.SKIPPED})
+_OF_STARTS: Final = frozenset({Status.READY, Status.START_FAILED})
 _DEATH_TIME: Final = 1.0
 """Seconds between the first sign of a death and the use of more force."""
 _SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108  # short, in memory, and only a place for 0700 directories
@@ -58,6 +61,7 @@ class WorkerProcess:
     Args:
       worker_id: The number that it has in the pool, and that its successors will have.
       spec: Where it finds the app: ``module:qualname``.
+      on_boot: Called when the process is itself and no longer its interpreter's start.
       on_ready: Called when it takes jobs.
       on_reports: Called with the reports of ended jobs as they come.
     """
@@ -66,6 +70,7 @@ class WorkerProcess:
         self,
         worker_id: int,
         spec: str,
+        on_boot: Callable[[], None],
         on_ready: Callable[[], None],
         on_reports: Callable[[Sequence[Report]], None],
     ) -> None:
@@ -76,14 +81,18 @@ class WorkerProcess:
         self.start_failure: str | None = None
         """The traceback of an app that does not import or open in the worker."""
         self._spec = spec
+        self._on_boot = on_boot
         self._on_ready = on_ready
         self._on_reports = on_reports
         self._token = secrets.token_bytes(32)
         self._page: Page | None = None
         self._page_fd = -1
         self._has_spoilt_page = False
+        self._is_garbled = False
         self._sock: socket.socket | None = None
-        self._stream: RecordStream[Report] = RecordStream(REPORT)
+        self._stream: RecordStream[Report] = RecordStream(REPORT, self._check)
+        # The last job that was handed over.
+        self._last_seq = 0
         # What the socket had no room for; a Trio task writes it while there is any.
         self._unsent: deque[memoryview] = deque()
         self._nursery: trio.Nursery | None = None
@@ -95,6 +104,7 @@ class WorkerProcess:
 
     def start(self, jobs: Sequence[Job]) -> None:
         """Hand over ``jobs``."""
+        self._last_seq = jobs[-1].seq
         self._send(
             b"".join(
                 [
@@ -190,7 +200,7 @@ class WorkerProcess:
         try:
             with self._process:
                 async with trio_parallel.open_worker_context(
-                    idle_timeout=math.inf, init=prepare_process
+                    idle_timeout=math.inf, init=prepare_process, grace_period=_DEATH_TIME
                 ) as context:
                     await context.run_sync(
                         task_worker_main,
@@ -218,6 +228,7 @@ class WorkerProcess:
                 if pid is None:
                     continue
                 self.pid = pid
+                self._on_boot()
                 sock = socket.socket(fileno=connection.detach())
             sock.setblocking(False)
             try:
@@ -265,17 +276,43 @@ class WorkerProcess:
             return False
         if not data:
             return False
-        reports = self._stream.feed(data)
+        if not self._is_garbled:
+            try:
+                self._take(self._stream.feed(data))
+            except WireError:
+                # Nothing that comes from it can be read any more; its page still can.
+                self._is_garbled = True
+                logger.warning("task worker %d sent what are no reports", self.worker_id)
+                self.kill()
+        return True
+
+    def _take(self, reports: list[Report]) -> None:
         if not self.is_ready and reports:
+            self._check(reports[0])
             _, status, _, _, body = reports.pop(0)
             if status == Status.READY:
                 self.is_ready = True
                 self._on_ready()
             else:
                 self.start_failure = body.decode()
+        for index, report in enumerate(reports):
+            try:
+                self._check(report)
+            except WireError:
+                self._on_reports(reports[:index])
+                raise
         if reports:
             self._on_reports(reports)
-        return True
+
+    def _check(self, fields: tuple[Any, ...]) -> None:
+        """Raise `WireError` if this cannot be the begin of a report."""
+        seq, status, begun, ran, *_ = fields
+        if status in _OF_JOBS:
+            is_right = 1 <= seq <= self._last_seq and 0 <= ran < math.inf and 0 <= begun < math.inf
+        else:
+            is_right = seq == 0 and not self.is_ready and status in _OF_STARTS
+        if not is_right:
+            raise WireError
 
     def _read_last_words(self) -> None:
         """Read what the dead process had sent, and then what it had finished and not sent."""
