@@ -9,6 +9,7 @@ import pytest
 import trio
 import trio.testing
 from net import (
+    PATIENCE,
     Seen,
     each_carrier,
     each_socket,
@@ -18,6 +19,8 @@ from net import (
     reset,
     serving,
 )
+
+from trioserver._net import _transport
 
 if TYPE_CHECKING:
     from trioserver._net._connection import Connection
@@ -99,6 +102,29 @@ async def test_much_unread_input_is_discarded_to_its_end(carrier: str) -> None:
         seen.add("all is sent")
         await seen.wait("closed by the server")
         assert await receive_all(client) == b"go away"
+
+
+@each_socket
+async def test_a_client_that_waits_for_the_end_sees_it(
+    carrier: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With unread input the end of data is sent first, so the client need not close before us."""
+    # Were it only this time that ends the connection, the test would run out of patience.
+    monkeypatch.setattr(_transport, "_LINGER", 10 * PATIENCE)
+    seen = Seen()
+
+    async def on_receive(stream: Connection, frame: bytes) -> None:
+        await seen.wait("all is sent")
+        await stream.send_all(b"go away")
+        await stream.aclose()
+
+    async with serving(carrier, on_receive=on_receive, on_close=seen.on_close) as net:
+        client = net.connect()
+        await client.send_all(b"hello\n" + b"x" * 150_000)
+        seen.add("all is sent")
+        assert await receive_all(client) == b"go away"
+        await client.aclose()
+        await seen.wait("closed by the server")
 
 
 @each_carrier

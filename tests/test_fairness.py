@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,9 @@ import trio.testing
 from net import Seen, each_tcp, receive_exactly, serving
 
 from trioserver._net._framing import FixedFraming
-from trioserver._net._inbox import FRAME_BUDGET
+from trioserver._net._inbox import FRAME_BUDGET, READ_SIZE, Inbox
 from trioserver._net._transport import SocketTransport
+from trioserver._pacing import Pacer
 
 if TYPE_CHECKING:
     import pytest
@@ -46,37 +48,58 @@ async def test_a_flood_gives_others_their_turn() -> None:
     assert 0 < max(steps) <= 2 * FRAME_BUDGET
 
 
-@each_tcp
-async def test_a_large_frame_gives_others_their_turn(carrier: str) -> None:
-    """Others run while a frame of many reads is coming in, though no read has to wait."""
-    size = 4 * 2**20
+class Endless:
+    """A transport from which a read never has to wait."""
+
+    async def receive_some(self, max_bytes: int) -> bytes:  # noqa: ASYNC124  # it never waits
+        return b"x" * max_bytes
+
+
+async def test_a_large_frame_gives_others_their_turn() -> None:
+    """Between the reads of a frame others get their turn when it is due, though none must wait."""
     turns = 0
 
-    async def bystander() -> None:
-        nonlocal turns
-        while True:
+    class Counting(Pacer):
+        async def checkpoint(self) -> None:
+            nonlocal turns
             turns += 1
             await trio.lowlevel.checkpoint()
 
+    inbox = Inbox(Endless(), Counting())  # type: ignore[arg-type]  # it needs no more
+    inbox.use(FixedFraming(10 * READ_SIZE).decoder(10 * READ_SIZE))
+    frame = await inbox.receive_frame()
+
+    assert len(frame) == 10 * READ_SIZE
+    assert turns == 10
+
+
+class NeverDue(Pacer):
+    """What yields must not be what is tested."""
+
+    async def checkpoint(self) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+
+
+async def test_replies_are_written_before_the_next_read() -> None:
+    """A joined reply does not wait for frames that only another read brings."""
+    seen = Seen()
+    ours, theirs = socket.socketpair()
+
     async def on_receive(stream: Connection, frame: bytes) -> None:
-        await stream.send_all(b"got it")
+        if frame == b"1":
+            await stream.send_all(b"reply")  # joined, for the next frame is here
+        if frame == b"3":
+            seen.add(ours.recv(100))
 
-    async with (
-        serving(
-            carrier,
-            on_receive=on_receive,
-            framing=FixedFraming(size),
-            max_length=size,
-        ) as net,
-        trio.open_nursery() as nursery,
-    ):
-        client = net.connect()
-        nursery.start_soon(client.send_all, b"x" * size)
-        nursery.start_soon(bystander)
-        assert await receive_exactly(client, 6) == b"got it"
-        nursery.cancel_scope.cancel()
-
-    assert turns > 1
+    with ours:
+        for end in (ours, theirs):
+            end.setblocking(False)
+        # One read takes two frames and not a byte more; the third is there as well.
+        data = b"1\n" + b"2" * (READ_SIZE - 3) + b"\n" + b"3\n"
+        assert ours.send(data) == len(data)
+        async with serving(on_receive=on_receive, pacer=NeverDue()) as net:
+            net.connections.add_socket(theirs)
+            await seen.wait(b"reply")
 
 
 @each_tcp
