@@ -41,7 +41,7 @@ async def line_up(nursery: trio.Nursery, gate: Gate, *names: int) -> None:
         await wait_all_tasks_blocked()
 
 
-async def test_there_is_no_waiting_while_there_is_room() -> None:
+def test_there_is_no_waiting_while_there_is_room() -> None:
     """Exactly as many get through as there is room for."""
     gate = Gate(2)
     for name in range(2):

@@ -143,6 +143,7 @@ async def test_a_task_may_have_a_hearer_of_its_own(autojump_clock: MockClock) ->
     own: list[Completion] = []
 
     async def on_own(completion: Completion) -> None:
+        await trio.lowlevel.checkpoint()
         own.append(completion)
 
     async with bench.open():

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 _RECEIVE_SIZE: Final = 256 * 1024
 # A result that took this long to make goes out at once: one more system call is nothing to it.
-_SEND_AT_ONCE_AFTER: Final = 0.001
+SEND_AT_ONCE_AFTER: Final = 0.001
 # Their pickles come back as they went, so they need no trial.
 _PLAIN: Final = frozenset({type(None), bool, int, float, str, bytes})
 
@@ -147,7 +147,7 @@ class _Loop:
             if not self._recorder.publish(record):  # larger than the page: sent whole, at once
                 self._sock.sendall(record)
                 return
-        if ran >= _SEND_AT_ONCE_AFTER:
+        if ran >= SEND_AT_ONCE_AFTER:
             self._flush()
 
     def _flush(self) -> None:
