@@ -70,6 +70,7 @@ async def test_arguments_are_passed_on() -> None:
         BadGroup("several", [ValueError("one")]),
         trio.TooSlowError(),
         StopAsyncIteration(),
+        GeneratorExit(),
     ],
     ids=lambda exc: type(exc).__name__,
 )
@@ -85,15 +86,33 @@ async def test_what_it_raises_is_logged_once(
     assert "in raises" in caplog.text
 
 
-@pytest.mark.parametrize("exc", [KeyboardInterrupt(), GeneratorExit()], ids=repr)
-async def test_what_is_not_its_own_passes(
-    exc: BaseException, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Ctrl-C and the end of a coroutine are nobody's failure."""
-    with pytest.raises(type(exc)) as raised:
-        await contained(logger, "on_something", raises, exc)
-    assert raised.value is exc
+async def test_ctrl_c_passes(caplog: pytest.LogCaptureFixture) -> None:
+    """Where nobody receives signals, it is the program's to hear of it."""
+    with pytest.raises(KeyboardInterrupt):
+        await contained(logger, "on_something", raises, KeyboardInterrupt())
     assert caplog.records == []
+
+
+def test_the_end_of_a_coroutine_passes(caplog: pytest.LogCaptureFixture) -> None:
+    """The interpreter closes one that nobody runs any more."""
+    running = contained(logger, "on_something", trio.lowlevel.cancel_shielded_checkpoint)
+    running.send(None)
+    running.close()
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("is_grouped", [False, True])
+async def test_a_stale_cancellation_is_its_own(
+    is_grouped: bool,  # noqa: FBT001  # pytest gives it by name
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One that was kept from a scope that has ended would end the server, in silence."""
+    with trio.CancelScope() as scope:
+        stale: BaseException = await cancelled_in(scope)
+    if is_grouped:
+        stale = BaseExceptionGroup("several", [stale])
+    assert await contained(logger, "on_something", raises_at_once, stale) is not None
+    assert len(caplog.records) == 1
 
 
 async def test_cancellation_passes(caplog: pytest.LogCaptureFixture) -> None:

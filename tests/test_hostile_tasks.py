@@ -139,7 +139,7 @@ async def test_a_handler_that_exits_ends_its_worker_only() -> None:
         async with open_app(tasks, task_worker_num=1) as running:
             pid = await running.server.run_sync(leave_a_trap, signal.SIGUSR1)
             os.kill(pid, signal.SIGUSR1)
-            while await running.server.run_task("pid") == pid:
+            while await running.server.run_task("pid") == pid:  # noqa: ASYNC110  # it ends soon
                 await trio.lowlevel.checkpoint()
     assert running.server.cut == 0
 

@@ -15,7 +15,7 @@ import trio
 from serving import PATIENCE, ROOT, is_running, wait_until
 from workers import Gate, open_workers
 
-from trioserver._tasks import _worker_process
+from trioserver._tasks import _door
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -129,7 +129,7 @@ async def test_replacements_leave_nothing_behind(
     """Twenty of them: no file, no descriptor, no process."""
     directory = tmp_path / "shm"
     directory.mkdir()
-    monkeypatch.setattr(_worker_process, "_SHARED_MEMORY", str(directory))
+    monkeypatch.setattr(_door, "_SHARED_MEMORY", str(directory))
     async with open_workers(2) as workers:
         before = len(os.listdir("/proc/self/fd"))
         dead: list[int] = []

@@ -1,4 +1,4 @@
-"""The main job on real input: the example of the README, its client, and clients we did not write."""
+"""The main job on real input: the README's example, its client, and clients we did not write."""
 
 from __future__ import annotations
 

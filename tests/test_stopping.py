@@ -161,7 +161,7 @@ def test_a_second_signal_ends_at_once(start_server: StartServer, app: str) -> No
 
 
 def test_one_request_by_two_ways_is_one_request(start_server: StartServer, app: str) -> None:
-    """A signal to the process and at once to its group, as ``timeout`` does it, stops gracefully."""
+    """A signal to the process and at once to its group, as ``timeout`` does it."""
     server = start(start_server, app, "--task-worker-num", "1")
     with server.connect() as client:
         client.sendall(b"quick\n" * 3)

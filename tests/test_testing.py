@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
 from server_apps import Tasks
 
 from trioserver import AppError, EofFraming, LengthFraming, TaskFailed
@@ -14,8 +15,6 @@ from trioserver.testing import Client, open_app
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import trio.testing
 
     from trioserver import Completion, Connection, Task
 

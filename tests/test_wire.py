@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import chunked, cuts
 
+from trioserver._errors import summary_of
 from trioserver._tasks._wire import (
     ORDER,
     REPORT,
@@ -18,7 +19,6 @@ from trioserver._tasks._wire import (
     RecordStream,
     Report,
     Status,
-    summary_of,
 )
 
 if TYPE_CHECKING:

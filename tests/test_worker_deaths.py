@@ -6,7 +6,6 @@ import errno
 import logging
 import os
 import signal
-import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,9 +15,7 @@ from workers import Gate, open_workers, until
 
 from trioserver._errors import AppError, TaskCancelled, TaskWorkerCrashed
 from trioserver._tasks import _worker_process
-from trioserver._tasks._recorder import PAGE_SIZE, create_page
-from trioserver._tasks._wire import HELLO
-from trioserver._tasks._worker_process import WorkerProcess
+from trioserver._tasks._recorder import create_page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -188,42 +185,3 @@ async def test_a_first_start_that_fails_is_an_error_of_the_start(
     with pytest.RaisesGroup(pytest.RaisesExc(AppError, match=reason), flatten_subgroups=True):
         async with open_workers():
             pytest.fail("it cannot have started")
-
-
-async def test_only_the_worker_itself_is_let_in() -> None:
-    """Strangers on its socket are turned away: wrong token, a part of it, nothing at all."""
-
-    def nothing(*_args: object) -> None:
-        """Nobody listens."""
-
-    process = WorkerProcess(
-        0, "task_app:App", on_boot=nothing, on_ready=nothing, on_reports=nothing
-    )
-    process._page_fd = create_page()
-    with _worker_process._private_listener() as (listener, address):
-        assert os.stat(os.path.dirname(address)).st_mode & 0o777 == 0o700
-
-        def knock(hello: bytes) -> list[int]:
-            with socket.socket(socket.AF_UNIX) as visitor:
-                visitor.connect(address)
-                visitor.sendall(hello)
-                if len(hello) == HELLO.size:
-                    return socket.recv_fds(visitor, 1, 1)[1]
-            return []
-
-        received: list[list[int]] = []
-
-        async def knock_with_all() -> None:
-            own = HELLO.pack(process._token, 4711)
-            hellos = b"", own[:5], HELLO.pack(b"x" * 32, 1), own
-            received.extend([await trio.to_thread.run_sync(knock, hello) for hello in hellos])
-
-        async with trio.open_nursery() as visitors:
-            visitors.start_soon(knock_with_all)
-            sock = await process._accept(listener)
-    assert process.pid == 4711
-    assert [len(descriptors) for descriptors in received] == [0, 0, 0, 1]
-    assert os.fstat(received[-1][0]).st_size == PAGE_SIZE
-    os.close(received[-1][0])
-    sock.close()
-    process.close()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from trioserver._errors import TaskCancelled as TaskCancelled
     from trioserver._errors import TaskError as TaskError
     from trioserver._errors import TaskFailed as TaskFailed
+    from trioserver._errors import TaskTimeout as TaskTimeout
     from trioserver._errors import TaskWorkerCrashed as TaskWorkerCrashed
     from trioserver._errors import TrioserverError as TrioserverError
     from trioserver._net._connection import Connection as Connection
@@ -47,6 +48,7 @@ _HOMES: Final = {
         "TaskCancelled",
         "TaskError",
         "TaskFailed",
+        "TaskTimeout",
         "TaskWorkerCrashed",
         "TrioserverError",
     ),

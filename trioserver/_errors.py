@@ -105,7 +105,7 @@ class TaskFailed(TaskError):
 
 
 class TaskTimeout(TaskError):
-    """The task ran out of its time and was killed.
+    """The task ran out of its time and was killed; no task has a time limit yet.
 
     Args:
       seconds: The time that it had.
@@ -159,3 +159,22 @@ class TaskWorkerCrashed(TaskError):
             return "the task worker died while it ran the task"
         how = f"signal {self.signal}" if self.signal else f"exit code {self.exit_code}"
         return f"the task worker died while it ran the task ({how})"
+
+
+# Not by way of the class: its metaclass may answer as it likes.
+_name_of = type.__dict__["__name__"].__get__
+
+
+def name_of(exc: BaseException) -> str:
+    """The name of the type of ``exc``; never raises."""
+    name: str = _name_of(type(exc))
+    return name
+
+
+def summary_of(exc: BaseException) -> str:
+    """Type and message of ``exc``, as the last line of a traceback has them; never raises."""
+    try:
+        text = "".join(["", str(exc)])  # exactly a str: one of the app's own class may raise, too
+    except BaseException:  # noqa: ASYNC103, BLE001  # a broken __str__ is the user's too
+        text = "<its message cannot be shown>"
+    return f"{name_of(exc)}: {text}" if text else name_of(exc)

@@ -13,10 +13,6 @@ if TYPE_CHECKING:
 
 ArgsT = TypeVarTuple("ArgsT")
 
-# These are not the callback's own: the first two end Trio tasks, the last one the interpreter's
-# coroutines.
-_PASSING = (trio.Cancelled, KeyboardInterrupt, GeneratorExit)
-
 
 async def contained(
     logger: logging.Logger,
@@ -35,14 +31,6 @@ async def contained(
     """
     try:
         await async_fn(*args)
-    except trio.Cancelled as exc:  # noqa: ASYNC103  # raised again if anybody waits for it
-        if trio.current_effective_deadline() == -math.inf:
-            raise
-        # It was kept from a scope that has ended, and nobody out there waits for it.
-        logger.exception("%s raised", name)
-        return exc  # noqa: ASYNC104  # as above
-    except _PASSING:
-        raise
     except BaseExceptionGroup as group:
         passing, own = _divide(group)
         if own is not None:
@@ -50,10 +38,25 @@ async def contained(
         if passing is not None:
             raise passing from None
         return own
-    except BaseException as exc:  # noqa: ASYNC103  # what must pass has passed above
+    except BaseException as exc:  # noqa: ASYNC103  # what must pass is raised again
+        if _passes(exc):
+            raise
         logger.exception("%s raised", name)
         return exc  # noqa: ASYNC104  # as above
     return None
+
+
+def _passes(exc: BaseException) -> bool:
+    """Whether ``exc`` is not the callback's own.
+
+    A `trio.Cancelled` is its own if it was kept from a scope that has ended: nobody out there waits
+    for it. A `GeneratorExit` is, unless the interpreter closes this very coroutine.
+    """
+    if isinstance(exc, trio.Cancelled):
+        return trio.current_effective_deadline() == -math.inf
+    if isinstance(exc, GeneratorExit):
+        return not trio.lowlevel.in_trio_task()
+    return isinstance(exc, KeyboardInterrupt)
 
 
 def _divide(
@@ -63,11 +66,11 @@ def _divide(
 
     To split a group calls its ``derive``, which is the app's if its class is, and may fail.
     """
-    passing = [exc for exc in _leaves(group) if isinstance(exc, _PASSING)]
+    passing = [exc for exc in _leaves(group) if _passes(exc)]
     if not passing:
         return None, group
     try:
-        return group.split(_PASSING)
+        return group.split(lambda exc: any(exc is one for one in passing))
     except Exception:  # noqa: BLE001  # whatever `derive` raises
         return BaseExceptionGroup("part of a group that cannot be split", passing), group
 

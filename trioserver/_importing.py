@@ -27,8 +27,11 @@ def load_object(spec: str) -> object:
     names = qualname.split(".") if colon else []
     if not all([*module_name.split("."), *names]):
         raise AppError(f"an app is named 'module' or 'module:attr', not {spec!r}")
-    directory = os.getcwd()
-    if directory not in sys.path and "" not in sys.path:
+    try:
+        directory = os.getcwd()
+    except FileNotFoundError:  # it was removed; the app may be elsewhere
+        directory = ""
+    if directory and directory not in sys.path and "" not in sys.path:
         sys.path.insert(0, directory)
     try:
         found: object = importlib.import_module(module_name)

@@ -95,7 +95,8 @@ def run_app(app: App, settings: Settings) -> int:
         return trio.run(_serve_until_signalled, app, settings, early)
     except TrioserverError as exc:
         if isinstance(exc, AppError):
-            sys.stderr.write(exc.remote_traceback)
+            if exc.remote_traceback:
+                sys.stderr.write(exc.remote_traceback.rstrip() + "\n")
             if exc.__cause__ is not None:  # raised by the app itself
                 print_traceback(exc.__cause__)
         refuse(str(exc))

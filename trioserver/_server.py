@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, final
 
+import trio
+
 from trioserver._guard import contained
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
-
-    import trio
 
     from trioserver._net._connection import Connection
     from trioserver._net._connections import Connections
@@ -84,7 +84,12 @@ class Server:
 
         It ends with the server: it is cancelled when tasks have run out, before connections close.
         If it raises, that is logged and costs nothing else.
+
+        Raises:
+          trio.ClosedResourceError: once these tasks were cancelled.
         """
+        if self._background.cancel_scope.cancel_called:
+            raise trio.ClosedResourceError("nothing more is started: the server is stopping")
         label = str(name or getattr(async_fn, "__qualname__", async_fn))
         self._background.start_soon(contained, logger, label, async_fn, *args, name=label)
 
@@ -122,7 +127,7 @@ class Server:
           The id that the completion will carry, from 0.
 
         Raises:
-          TypeError: if ``data`` cannot be pickled.
+          TypeError: if ``data`` cannot be pickled, or ``on_finish`` not called.
         """
         return await self._post(data, None, on_finish)
 

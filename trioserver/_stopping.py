@@ -31,11 +31,6 @@ class Stopping:
             self.deadline = trio.current_time() + self._max_wait_time
             self._requested.set()
 
-    @property
-    def is_requested(self) -> bool:
-        """Whether the stop has been asked for."""
-        return self._requested.is_set()
-
     async def wait_requested(self) -> None:
         """Until the stop is asked for."""
         await self._requested.wait()
@@ -44,7 +39,7 @@ class Stopping:
         """A scope for work in hand."""
         return trio.CancelScope(deadline=self.deadline)
 
-    def for_a_stage(self, *, shield: bool = False) -> trio.CancelScope:
+    def for_a_stage(self) -> trio.CancelScope:
         """A scope for a stage that must have its turn: until the deadline, but at least `GRACE`."""
         deadline = max(self.deadline, trio.current_time() + GRACE)
-        return trio.CancelScope(deadline=deadline, shield=shield)
+        return trio.CancelScope(deadline=deadline)

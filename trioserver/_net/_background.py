@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVarTuple
 
 import trio
 
+from trioserver._errors import name_of
 from trioserver._guard import contained
 from trioserver._net._endings import without_endings
 
@@ -57,7 +58,7 @@ class Background:
                 with scope:
                     error = await contained(logger, name, call)
                     if error is not None:
-                        connection.begin_close(f"{name} raised {type(error).__name__}")
+                        connection.begin_close(f"{name} raised {name_of(error)}")
             finally:
                 self._scopes.discard(scope)
                 self._changed.set()

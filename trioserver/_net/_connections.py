@@ -81,6 +81,8 @@ class Connections:
         self._waiting_for_one_to_leave = trio.lowlevel.ParkingLot()
         # Those whose callbacks have not ended.
         self._handled: set[Connection] = set()
+        # Those whose callbacks were ended by force, and are counted.
+        self._cut: set[Connection] = set()
         self._all_handled = trio.Event()
         self._is_stopped = False
         self._is_closing = False
@@ -156,7 +158,9 @@ class Connections:
                 await self._wait_all_handled()
         finally:
             for connection in self._handled:
-                stopping.cut += not self._is_idle(connection)
+                if not self._is_idle(connection):
+                    stopping.cut += 1
+                    self._cut.add(connection)
                 connection.cancel_callbacks()
         with stopping.for_a_stage():
             await self._wait_all_handled()
@@ -178,7 +182,7 @@ class Connections:
         with stopping.for_a_stage():
             while self._open:
                 await self._waiting_for_one_to_leave.park()
-        stopping.cut += len(self._open)
+        stopping.cut += len(set(self._open.values()) - self._cut)
 
 
 @asynccontextmanager

@@ -36,6 +36,7 @@ class Inbox:
     __slots__ = (
         "_budget",
         "_decoder",
+        "_is_more_there",
         "_pacer",
         "_transport",
         "framing_error",
@@ -50,6 +51,8 @@ class Inbox:
         self._decoder: Decoder
         self._pacer = pacer
         self._budget = FRAME_BUDGET
+        # Whether the last read took all that it asked for.
+        self._is_more_there = False
         # The frame after the one that is being handled, if it has come whole.
         self.next_frame: bytes | None = None
         # Why there are no more frames: the client broke the framing, sends no more, or has to wait
@@ -86,6 +89,10 @@ class Inbox:
                 raise self.framing_error
             if self.is_at_eof or self.is_stopped:
                 raise trio.EndOfChannel
+            if self._is_more_there:
+                # A large frame must not take the turns of others.
+                self._is_more_there = False
+                await self._pacer.checkpoint()
             self.is_waiting = True
             try:
                 data = await self._transport.receive_some(READ_SIZE)
@@ -95,10 +102,9 @@ class Inbox:
             finally:
                 self.is_waiting = False
             if data:
+                # No checkpoint before the frames are out: cancelled there, they would be lost.
                 self._decoder.receive_data(data)
-                if len(data) == READ_SIZE:
-                    # More is there already: a large frame must not take the turns of others.
-                    await self._pacer.checkpoint()
+                self._is_more_there = len(data) == READ_SIZE
                 frame = self._decode()
             else:
                 self.is_at_eof = True

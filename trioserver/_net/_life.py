@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from trioserver._errors import name_of
 from trioserver._guard import contained
 from trioserver._net._endings import without_endings
 
@@ -69,7 +70,7 @@ async def _handle(connection: Connection, protocol: Protocol) -> None:
     error = await contained(logger, place, connection.run_callbacks, callbacks)
     framing_error = connection._inbox.framing_error
     if error is not None:
-        connection.begin_close(f"{place.callback} raised {type(error).__name__}")
+        connection.begin_close(f"{place.callback} raised {name_of(error)}")
     elif framing_error is not None and not connection.is_closed:
         logger.warning(
             "connection %d from %s is closed: %s",

@@ -2,14 +2,19 @@
 
 The path of one task, and the module that owns each step:
 
-``_pool``        TaskPool: admits it, gives it an id, knows who waits for it
-``_dispatcher``  Dispatcher: one queue for all workers; which job goes where, and what must die
-``_local``       LocalTaskWorkers, an engine: real processes under trio-parallel, one socket each
-``_inside``      the worker's side of that socket; imports neither trio nor attrs
-``_recorder``    the page of shared memory that survives the worker
-``_wire``        the records on the socket
-``_finishing``   the loops behind the channel of completions, which call ``on_finish``
-``_values``      Task and Completion, what users see
+``_pool``            TaskPool: gives it an id, knows who waits for it (``_job``: its state)
+``_admission``       lets it in, or makes its poster wait in line
+``_dispatcher``      Dispatcher: which job goes where, and what must die
+``_books``           where every job is; ``_run_times``: how much work should travel at a time
+``_workers``         a dispatcher with its engine at work and its alarm set
+``_engine``          the seam: runs jobs on numbered workers, and can kill them
+``_local``           LocalTaskWorkers, an engine: keeps a process at every number
+``_worker_process``  one life of such a process; ``_door``, ``_booting``: how it begins
+``_inside``          what runs in it; ``_lifeline``: so that it cannot outlive its server
+``_wire``            the records between the two; ``_recorder``: the memory that survives a death
+``_inline``          another engine: no processes, for tests
+``_finishing``       the loops behind the channel of completions, which call ``on_finish``
+``_values``          Task and Completion, what users see
 
 This package imports nothing by itself, because task workers load it.
 """

@@ -16,7 +16,17 @@ if TYPE_CHECKING:
 class Worker:
     """A worker as the dispatcher sees it."""
 
-    __slots__ = ("handed", "heard_at", "id", "next_seq", "ready", "reported", "settled")
+    __slots__ = (
+        "handed",
+        "heard_at",
+        "id",
+        "look_at",
+        "looks",
+        "next_seq",
+        "ready",
+        "reported",
+        "settled",
+    )
 
     def __init__(self, worker_id: int) -> None:
         self.id = worker_id
@@ -28,7 +38,17 @@ class Worker:
         self.reported = 0
         # When it last made progress: took up work after none, or reported.
         self.heard_at = 0.0
+        # When to look at it next, should it make none, and after how many looks in vain.
+        self.look_at = 0.0
+        self.looks = 0
         # Nothing new can be learnt of it before its running task ends.
+        self.settled = False
+
+    def progressed(self, now: float) -> None:
+        """It took up work after none, or reported."""
+        self.heard_at = now
+        self.look_at = 0.0
+        self.looks = 0
         self.settled = False
 
     @property
@@ -113,8 +133,7 @@ class Books:
         if not worker.handed:
             self.idle.pop(worker.id, None)
             self.busy += 1
-            worker.heard_at = now
-            worker.settled = False
+            worker.progressed(now)
         for job in jobs:
             job.seq = worker.next_seq
             job.worker_id = worker.id

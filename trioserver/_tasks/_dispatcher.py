@@ -16,7 +16,7 @@ Rules:
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from trioserver._tasks._books import Books
 from trioserver._tasks._run_times import WINDOW, RunTimes
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from trioserver._tasks._engine import Engine
     from trioserver._tasks._job import Job
     from trioserver._tasks._wire import Report
+
+_MAX_LOOKS: Final = 9
+"""Doublings of the time between two looks at a worker that makes no progress: to a second."""
 
 
 class Dispatcher:
@@ -147,8 +150,9 @@ class Dispatcher:
         self._dispatch_anew()
 
     def _look_after(self, worker: Worker, now: float) -> None:
-        if now < worker.heard_at + WINDOW:
-            self._set_alarm(worker.heard_at + WINDOW)
+        due = max(worker.heard_at + WINDOW, worker.look_at)
+        if now < due:
+            self._set_alarm(due)
             return
         # Results of short tasks are sent together, so some may lie behind a task that is long.
         unsent = self._engine.unsent_reports(worker.id)
@@ -160,7 +164,10 @@ class Dispatcher:
         # One that has not run for that long yet may still end so quickly that its report stays
         # behind the next one, and nobody would look.
         if begun_seq != worker.first or now < begun_at + WINDOW:
-            self._set_alarm(now + WINDOW)
+            # One that was stopped is looked at less and less often.
+            worker.look_at = now + WINDOW * 2**worker.looks
+            worker.looks = min(worker.looks + 1, _MAX_LOOKS)
+            self._set_alarm(worker.look_at)
             return
         worker.settled = True
         if not self._run_times.is_long:
@@ -280,8 +287,7 @@ class Dispatcher:
             job.ran = ran
             self._end(job, status, body)
         worker.reported = max(worker.reported, reports[-1][0])
-        worker.heard_at = self.clock()
-        worker.settled = False
+        worker.progressed(self.clock())
         if len(worker.handed) > 1:
             self._set_alarm(worker.heard_at + WINDOW)
         if runs:

@@ -29,12 +29,23 @@ logger = logging.getLogger("trioserver.tasks")
 MAX_LOOPS: Final = 64
 """Calls of ``on_finish`` that may wait at the same time; further completions queue behind them."""
 
-_in_on_finish: ContextVar[bool] = ContextVar("_in_on_finish", default=False)
+
+class _Call:
+    """One call of ``on_finish``; Trio tasks that it starts inherit it, and may outlive it."""
+
+    __slots__ = ("is_over",)
+
+    def __init__(self) -> None:
+        self.is_over = False
+
+
+_call: ContextVar[_Call | None] = ContextVar("_call", default=None)
 
 
 def is_in_on_finish() -> bool:
-    """Whether this runs inside an ``on_finish``, or in a Trio task that one has started."""
-    return _in_on_finish.get()
+    """Whether this is inside an ``on_finish`` that has not returned, or in what it has started."""
+    call = _call.get()
+    return call is not None and not call.is_over
 
 
 class FinishLoops:
@@ -84,7 +95,6 @@ class FinishLoops:
         self._nursery.start_soon(self._run, name="trioserver finish loop")
 
     async def _run(self) -> None:
-        _in_on_finish.set(True)
         while True:
             try:
                 on_finish, completion = self._receive.receive_nowait()
@@ -99,7 +109,12 @@ class FinishLoops:
             if self._spare == 0 and self._loops < MAX_LOOPS:
                 self._start_one()
             name = f"on_finish of task {completion.task_id}"
-            await contained(logger, name, on_finish, completion)
+            call = _Call()
+            _call.set(call)
+            try:
+                await contained(logger, name, on_finish, completion)
+            finally:
+                call.is_over = True
             self._spare += 1
             self._delivered()
             await self._pacer.checkpoint()

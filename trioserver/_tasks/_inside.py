@@ -23,6 +23,7 @@ from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from trioserver._errors import summary_of
 from trioserver._importing import instantiate, load_object, own_traceback
 from trioserver._tasks._lifeline import is_forked, keep_from_children
 from trioserver._tasks._recorder import Recorder
@@ -36,7 +37,6 @@ from trioserver._tasks._wire import (
     Order,
     RecordStream,
     Status,
-    summary_of,
 )
 
 if TYPE_CHECKING:
@@ -58,11 +58,13 @@ def task_worker_main(address: str, token: bytes, worker_id: int, spec: str) -> N
     """
     try:
         _serve(address, token, worker_id, spec)
-    except OSError:  # a task has closed the socket, or the server has gone; the page has the rest
+    except _Disconnected:  # the server kills what is left of us, and the page has the rest
         _leave(1)
-    except BaseException:  # noqa: BLE001  # a signal handler of the app's can raise between tasks
-        traceback.print_exc()
-        _leave(1)
+    except BaseException as exc:  # noqa: BLE001  # a signal handler of the app's can raise between tasks
+        try:
+            sys.stderr.write(_traceback_text(exc))
+        finally:
+            _leave(1)
     _leave(0)
 
 
@@ -95,6 +97,10 @@ def _serve(address: str, token: bytes, worker_id: int, spec: str) -> None:
         except BaseException:  # noqa: BLE001  # the worker leaves anyway; say why it was not clean
             traceback.print_exc()
             _leave(1)
+
+
+class _Disconnected(Exception):
+    """The dispatcher cannot be reached: a task has closed the socket, or the server is gone."""
 
 
 class _Loop:
@@ -135,9 +141,13 @@ class _Loop:
 
     def _receive(self) -> None:
         while not self._orders:
-            data = self._sock.recv(_RECEIVE_SIZE)
+            try:
+                data = self._sock.recv(_RECEIVE_SIZE)
+            except OSError as exc:
+                _raise_if_disconnected(exc)
+                raise
             if not data:
-                _leave(1)
+                raise _Disconnected
             self._orders.extend(self._stream.feed(data))
 
     def _report(self, seq: int, status: int, begun: float, ran: float, body: bytes) -> None:
@@ -145,7 +155,7 @@ class _Loop:
         if not self._recorder.publish(record):
             self._flush()
             if not self._recorder.publish(record):  # larger than the page: sent whole, at once
-                self._sock.sendall(record)
+                self._send(record)
                 return
         if ran >= SEND_AT_ONCE_AFTER:
             self._flush()
@@ -153,9 +163,22 @@ class _Loop:
     def _flush(self) -> None:
         reports = self._recorder.published()
         if reports:
-            self._sock.sendall(reports)
+            self._send(reports)
             reports.release()
             self._recorder.clear()
+
+    def _send(self, data: bytes | memoryview) -> None:
+        try:
+            self._sock.sendall(data)
+        except OSError as exc:
+            _raise_if_disconnected(exc)
+            raise
+
+
+def _raise_if_disconnected(exc: OSError) -> None:
+    """Tell what the socket says from the `TimeoutError` of an app's signal handler."""
+    if exc.errno is not None:
+        raise _Disconnected from exc
 
 
 def run_order(

@@ -13,6 +13,7 @@ import trio
 from trioserver._errors import AppError
 from trioserver._importing import UNGUARDED, UNGUARDED_EXIT
 from trioserver._tasks._booting import hold_interrupt
+from trioserver._tasks._door import remove_stale_doors
 from trioserver._tasks._worker_process import WorkerProcess
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class LocalTaskWorkers:
         Raises:
           AppError: if a worker cannot begin: the app does not import there, or it dies.
         """
+        remove_stale_doors()
         failures: list[AppError] = []
         async with trio.open_nursery() as lives:
             async with trio.open_nursery() as starting:
@@ -100,8 +102,11 @@ class LocalTaskWorkers:
                     starting.start_soon(start, slot)
             if not failures:
                 yield
-                with self._stopping.for_a_stage():
+                with self._stopping.for_a_stage() as stage:
                     await self._stop()
+                if stage.cancelled_caught:
+                    # An `on_task_worker_stop` that takes too long ends with its worker.
+                    self._stopping.cut += sum(slot.worker is not None for slot in self._slots)
             lives.cancel_scope.cancel()
         if failures:
             raise failures[0]
@@ -187,6 +192,8 @@ class _Slot:
                 raise AppError(_why_it_ended(worker), worker.start_failure or "")
             was_ready = True
             if self._is_leaving:
+                if worker.exit_code:
+                    logger.error(_why_it_ended(worker))
                 return
             quick_deaths = quick_deaths + 1 if self._died_at_start(worker) else 0
             await self._back_off(worker, quick_deaths)

@@ -188,6 +188,8 @@ class TaskPool:
         self._for_others.call()
 
     def _job(self, data: object, stream: Connection | None, on_finish: OnFinish | None) -> Job:
+        if on_finish is not None and not callable(on_finish):
+            raise TypeError(f"on_finish must be a coroutine function: {on_finish!r}")
         job = Job(Kind.TASK, dump(data, "the task's data"), self)
         job.stream = stream
         job.on_finish = on_finish
@@ -216,6 +218,7 @@ class TaskPool:
 
     async def _run(self, jobs: Iterable[Job]) -> list[Completion]:
         """Post ``jobs`` and wait until all have ended; if this does not go well, none runs on."""
+        await self._pacer.checkpoint()
         caller = _Caller()
         posted: list[Job] = []
         try:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import pickle
 from typing import TYPE_CHECKING, Any, final
 
-from trioserver._errors import TaskCancelled, TaskError, TaskFailed, TaskWorkerCrashed
-from trioserver._tasks._wire import Failure, Status, summary_of
+from trioserver._errors import TaskCancelled, TaskError, TaskFailed, TaskWorkerCrashed, summary_of
+from trioserver._tasks._wire import Failure, Status
 
 if TYPE_CHECKING:
     from trioserver._tasks._job import Job

@@ -74,16 +74,17 @@ class RecordStream(Generic[RecordT]):
     Args:
       header: Of each record; its last field is the size of the body.
       check: Called with the fields of a header whose body is still to come, since a wrong size
-        would be waited for without end; may raise.
+        would be waited for without end; raises `WireError`.
     """
 
-    __slots__ = ("_check", "_chunks", "_header", "_held", "_needed")
+    __slots__ = ("_check", "_chunks", "_header", "_held", "_needed", "is_garbled")
 
     def __init__(
         self, header: struct.Struct, check: Callable[[tuple[Any, ...]], None] | None = None
     ) -> None:
         self._header = header
         self._check = check
+        self.is_garbled = False
         self._chunks: list[bytes] = []
         self._held = 0
         # No record can be whole before this many bytes are held.
@@ -97,8 +98,7 @@ class RecordStream(Generic[RecordT]):
     def feed(self, data: bytes) -> list[RecordT]:
         """Take ``data`` and return the records that are whole now.
 
-        Raises:
-          WireError: if ``check`` does; nothing can be read from then on.
+        ``is_garbled`` says whether what follows them is none; nothing can be read from then on.
         """
         self._chunks.append(data)
         self._held += len(data)
@@ -113,9 +113,12 @@ class RecordStream(Generic[RecordT]):
             fields: tuple[Any, ...] = unpack_from(held, at)
             stop = at + header_size + fields[-1]
             if stop > end:
-                if self._check is not None:
-                    self._check(fields)
                 self._needed = stop - at
+                if self._check is not None:
+                    try:
+                        self._check(fields)
+                    except WireError:
+                        self.is_garbled = True
                 break
             records.append((*fields[:-1], held[at + header_size : stop]))
             at = stop
@@ -152,16 +155,3 @@ class Failure(NamedTuple):
 
 
 _TEXTS = struct.Struct("=QQ")
-
-# Not by way of the class: its metaclass may answer as it likes.
-_name_of = type.__dict__["__name__"].__get__
-
-
-def summary_of(exc: BaseException) -> str:
-    """Type and message of ``exc``, as the last line of a traceback has them; never raises."""
-    name: str = _name_of(type(exc))
-    try:
-        text = "".join(["", str(exc)])  # exactly a str: one of the app's own class may raise, too
-    except BaseException:  # noqa: BLE001  # a broken __str__ is the user's too
-        text = "<its message cannot be shown>"
-    return f"{name}: {text}" if text else name

@@ -11,23 +11,20 @@ from __future__ import annotations
 import logging
 import math
 import os
-import secrets
 import signal
 import socket
-import struct
-import tempfile
 from collections import deque
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 import trio_parallel
 
+from trioserver._errors import summary_of
+from trioserver._tasks._door import open_door
 from trioserver._tasks._inside import task_worker_main
 from trioserver._tasks._lifeline import prepare_process
 from trioserver._tasks._recorder import Page, PageError, create_page
 from trioserver._tasks._wire import (
-    HELLO,
     ORDER,
     REPORT,
     Kind,
@@ -35,24 +32,21 @@ from trioserver._tasks._wire import (
     Report,
     Status,
     WireError,
-    summary_of,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
+    from trioserver._tasks._door import Door
     from trioserver._tasks._job import Job
 
 logger = logging.getLogger("trioserver.tasks")
 
 _RECEIVE_SIZE: Final = 256 * 1024
-_HELLO_TIME: Final = 5.0
-"""Seconds in which whoever connects to a worker's socket must say who it is."""
 _OF_JOBS: Final = frozenset({Status.OK, Status.FAILED, Status.SKIPPED})
 _OF_STARTS: Final = frozenset({Status.READY, Status.START_FAILED})
 _DEATH_TIME: Final = 1.0
 """Seconds between the first sign of a death and the use of more force."""
-_SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108  # short, in memory, and only a place for 0700 directories
 
 
 class WorkerProcess:
@@ -84,7 +78,6 @@ class WorkerProcess:
         self._on_boot = on_boot
         self._on_ready = on_ready
         self._on_reports = on_reports
-        self._token = secrets.token_bytes(32)
         self._page: Page | None = None
         self._page_fd = -1
         self._has_spoilt_page = False
@@ -149,12 +142,15 @@ class WorkerProcess:
         if self._page is None:
             return []
         try:
-            return self._page.published()
-        except PageError:
+            reports = self._page.published()
+            for report in reports:
+                self._check(report)
+        except (PageError, WireError):
             if not self._has_spoilt_page:
                 self._has_spoilt_page = True
                 logger.warning("task worker %d has overwritten its flight recorder", self.worker_id)
             return []
+        return reports
 
     async def wait_ended(self) -> None:
         """Until the process is dead."""
@@ -170,9 +166,12 @@ class WorkerProcess:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 with self._conversation:
-                    with _private_listener() as (listener, address):
-                        nursery.start_soon(self._call, address)
-                        self._sock = await self._accept(listener)
+                    with open_door() as door:
+                        # It needs the door no longer than until it has come in.
+                        nursery.start_soon(self._call, door)  # noqa: ASYNC111
+                        self._sock, self.pid = await door.admit()
+                        self._on_boot()
+                    self._give_page(self._sock)
                     await self._converse(self._sock)
                 with trio.move_on_after(_DEATH_TIME):
                     await self._ended.wait()
@@ -195,7 +194,7 @@ class WorkerProcess:
         if self._sock is not None:
             self._sock.close()
 
-    async def _call(self, address: str) -> None:
+    async def _call(self, door: Door) -> None:
         """The one call that is the process's life, as far as trio-parallel knows."""
         try:
             with self._process:
@@ -204,8 +203,8 @@ class WorkerProcess:
                 ) as context:
                     await context.run_sync(
                         task_worker_main,
-                        address,
-                        self._token,
+                        door.address,
+                        door.token,
                         self.worker_id,
                         self._spec,
                         kill_on_cancel=True,
@@ -220,40 +219,11 @@ class WorkerProcess:
             self._ended.set()
             self._conversation.cancel()
 
-    async def _accept(self, listener: trio.socket.SocketType) -> socket.socket:
-        while True:
-            connection, _ = await listener.accept()
-            with connection:
-                pid = await self._pid_of(connection)
-                if pid is None:
-                    continue
-                self.pid = pid
-                self._on_boot()
-                sock = socket.socket(fileno=connection.detach())
-            sock.setblocking(False)
-            try:
-                socket.send_fds(sock, [b"\0"], [self._page_fd])
-            except OSError:  # it has died already, which reading will tell
-                logger.debug("task worker %d died after its hello", self.worker_id)
-            return sock
-
-    async def _pid_of(self, connection: trio.socket.SocketType) -> int | None:
-        """The pid that the worker says it has, None if this is not the worker."""
-        hello = b""
-        with trio.move_on_after(_HELLO_TIME):
-            while len(hello) < HELLO.size:
-                try:
-                    data = await connection.recv(HELLO.size - len(hello))
-                except ConnectionError:
-                    return None
-                if not data:
-                    return None
-                hello += data
-        if len(hello) < HELLO.size:
-            return None
-        token, pid = HELLO.unpack(hello)
-        is_ours = secrets.compare_digest(token, self._token) and _is_ours(connection)
-        return pid if is_ours else None
+    def _give_page(self, sock: socket.socket) -> None:
+        try:
+            socket.send_fds(sock, [b"\0"], [self._page_fd])
+        except OSError:  # it has died already, which reading will tell
+            logger.debug("task worker %d died after its hello", self.worker_id)
 
     async def _converse(self, sock: socket.socket) -> None:
         while True:
@@ -280,6 +250,8 @@ class WorkerProcess:
             try:
                 self._take(self._stream.feed(data))
             except WireError:
+                self._is_garbled = True
+            if self._is_garbled or self._stream.is_garbled:
                 # Nothing that comes from it can be read any more; its page still can.
                 self._is_garbled = True
                 logger.warning("task worker %d sent what are no reports", self.worker_id)
@@ -370,26 +342,3 @@ class WorkerProcess:
                 os.killpg(self.pid, signal.SIGKILL)
             except (ProcessLookupError, PermissionError):
                 return  # nobody is left in it (macOS says so with EPERM)
-
-
-@contextmanager
-def _private_listener() -> Iterator[tuple[trio.socket.SocketType, str]]:
-    """A Unix socket in a directory that only this user can enter, both gone afterwards."""
-    base = _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK | os.X_OK) else None
-    with tempfile.TemporaryDirectory(prefix="trioserver-", dir=base) as directory:
-        address = os.path.join(directory, "worker")  # text for the worker's side
-        listener = socket.socket(socket.AF_UNIX)
-        with trio.socket.from_stdlib_socket(listener) as trio_listener:
-            listener.bind(address)
-            listener.listen(1)
-            yield trio_listener, address
-
-
-def _is_ours(connection: trio.socket.SocketType) -> bool:
-    """Whether the peer is a process of this user, where the system tells."""
-    option = getattr(socket, "SO_PEERCRED", None)
-    if option is None:
-        return True  # the directory and the token have kept strangers out
-    credentials = struct.Struct("3i")
-    raw = connection.getsockopt(socket.SOL_SOCKET, option, credentials.size)
-    return bool(credentials.unpack(raw)[1] == os.getuid())
