@@ -13,7 +13,7 @@ import task_app
 from serving import ROOT
 from workers import Gate, open_workers, until
 
-from trioserver._tasks import _worker_process
+from trioserver._tasks import _door
 from trioserver._tasks._recorder import MAX_HANDED
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ async def test_a_start_and_a_stop_leave_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No process, no file, no descriptor."""
-    monkeypatch.setattr(_worker_process, "_SHARED_MEMORY", str(tmp_path))
+    monkeypatch.setattr(_door, "_SHARED_MEMORY", str(tmp_path))
     descriptors: list[int] = []
     for _ in range(6):
         async with open_workers(2) as workers:
