@@ -1,0 +1,185 @@
+"""Whoever waits for a result: `run_task`, `run_tasks`, and what their cancellation does."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+from pool_bench import Bench
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from trioserver._errors import TaskFailed, TaskWorkerCrashed
+from trioserver._tasks._wire import Failure, Status
+
+if TYPE_CHECKING:
+    from trioserver._tasks._values import Completion
+
+
+async def run_task_into(bench: Bench, results: list[object], data: object = None) -> None:
+    try:
+        results.append(await bench.pool.run_task(data))
+    except Exception as exc:  # noqa: BLE001  # the tests look at it
+        results.append(exc)
+    except trio.Cancelled as exc:
+        results.append(exc)
+        raise
+
+
+async def test_run_task_waits_for_the_result(autojump_clock: MockClock) -> None:
+    """It goes to the caller, and not to on_finish."""
+    bench = Bench()
+    results: list[object] = []
+    async with bench.open(), trio.open_nursery() as callers:
+        callers.start_soon(run_task_into, bench, results)
+        await bench.run()
+
+    assert results == ["result"]
+    assert bench.finished == []
+
+
+async def test_run_task_raises_what_became_of_it(autojump_clock: MockClock) -> None:
+    """A failure in the task, and the death of its worker."""
+    bench = Bench()
+    results: list[object] = []
+    async with bench.open(), trio.open_nursery() as callers:
+        for _ in range(2):
+            callers.start_soon(run_task_into, bench, results)
+            await wait_all_tasks_blocked()
+        bench.engine.begin(0)
+        await bench.die()
+        await wait_all_tasks_blocked()  # the first one has heard of it
+        bench.engine.begin(0)
+        failure = Failure("ValueError: no good", "", b"")
+        bench.engine.finish(0, status=Status.FAILED, body=failure.pack())
+        bench.engine.send(0)
+
+    assert [type(result) for result in results] == [TaskWorkerCrashed, TaskFailed]
+    assert [str(result) for result in results] == [
+        "the task worker died while it ran the task (signal 9)",
+        "ValueError: no good",
+    ]
+
+
+async def test_cancelling_run_task_before_it_began_takes_it_back(
+    autojump_clock: MockClock,
+) -> None:
+    """It never runs, nobody is killed, and on_finish hears nothing."""
+    bench = Bench()
+    async with bench.open():
+        bench.post_nowait()
+        bench.engine.begin(0)
+        with trio.move_on_after(1) as scope:
+            await bench.pool.run_task(None)
+        assert scope.cancelled_caught
+        assert bench.engine.killed == []
+        bench.engine.end(0)
+        await bench.run_out()
+
+    assert len(bench.engine.ran) == 1
+    assert sorted(bench.results) == [0]
+
+
+async def test_cancelling_run_task_kills_it_and_waits_for_its_end(
+    autojump_clock: MockClock,
+) -> None:
+    """When the call has returned, nothing of it runs on."""
+    bench = Bench()
+    async with bench.open(), trio.open_nursery() as callers:
+        results: list[object] = []
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as waiting:
+                waiting.start_soon(run_task_into, bench, results)
+                await wait_all_tasks_blocked()
+                bench.engine.begin(0)
+                callers.start_soon(bench.die)
+                scope.cancel()
+                assert results == []
+        assert scope.cancelled_caught
+        assert bench.engine.killed == [0]
+        assert isinstance(results[0], trio.Cancelled)
+        (job,) = bench.engine.ran
+        assert job.status == Status.CANCELLED
+
+    assert bench.finished == []
+
+
+async def test_a_kill_that_does_not_work_holds_the_caller_for_a_bounded_time(
+    autojump_clock: MockClock,
+) -> None:
+    """No shield without a deadline."""
+    bench = Bench()
+    async with bench.open():
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as waiting:
+                waiting.start_soon(bench.pool.run_task, None)
+                await wait_all_tasks_blocked()
+                bench.engine.begin(0)
+                began = trio.current_time()
+                scope.cancel()
+        assert trio.current_time() - began == pytest.approx(5)
+        await bench.die()
+
+
+async def test_run_tasks_gives_all_outcomes_in_order(autojump_clock: MockClock) -> None:
+    """Good and bad ones, by the order of what was given; posting waits for room."""
+    bench = Bench()
+    outcomes: list[Completion] = []
+
+    async def call() -> None:
+        outcomes.extend(await bench.pool.run_tasks(range(6)))
+
+    async with bench.open(max_queued_tasks=1), trio.open_nursery() as callers:
+        callers.start_soon(call)
+        await bench.run(2)
+        bench.engine.begin(0)
+        await bench.die()
+        await bench.run(3)
+
+    assert [outcome.data for outcome in outcomes] == list(range(6))
+    assert [type(outcome.error) for outcome in outcomes] == [
+        *[type(None)] * 2,
+        TaskWorkerCrashed,
+        *[type(None)] * 3,
+    ]
+    assert bench.finished == []
+
+
+async def test_run_tasks_of_nothing_is_nothing(autojump_clock: MockClock) -> None:
+    """And does not wait."""
+    bench = Bench()
+    async with bench.open():
+        assert await bench.pool.run_tasks([]) == []
+
+
+async def test_run_tasks_that_fails_to_post_leaves_nothing_running(
+    autojump_clock: MockClock,
+) -> None:
+    """The first ones are taken back when the third cannot be pickled."""
+    bench = Bench()
+    async with bench.open():
+        bench.post_nowait()
+        bench.engine.begin(0)
+        with pytest.raises(TypeError, match=r"^the task's data of type lock cannot be pickled"):
+            await bench.pool.run_tasks([1, 2, threading.Lock()])
+        assert bench.engine.counts == (0, 1)
+        bench.engine.end(0)
+
+
+async def test_cancelling_run_tasks_ends_all_of_them(autojump_clock: MockClock) -> None:
+    """What runs is killed, and what waits never begins."""
+    bench = Bench()
+    async with bench.open(), trio.open_nursery() as callers:
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as waiting:
+                waiting.start_soon(bench.pool.run_tasks, range(10))
+                await wait_all_tasks_blocked()
+                bench.engine.begin(0)
+                callers.start_soon(bench.die)
+                scope.cancel()
+        await wait_all_tasks_blocked()
+        assert bench.engine.counts == (0, 0)
+
+    assert len(bench.engine.ran) == 1
+    assert len(bench.engine.killed) == 1
