@@ -13,38 +13,28 @@ import math
 import os
 import signal
 import socket
-from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 import trio_parallel
 
 from trioserver._errors import summary_of
+from trioserver._tasks._conversation import Conversation
 from trioserver._tasks._door import open_door
 from trioserver._tasks._inside import task_worker_main
 from trioserver._tasks._lifeline import prepare_process
 from trioserver._tasks._recorder import Page, PageError, create_page
-from trioserver._tasks._wire import (
-    ORDER,
-    REPORT,
-    Kind,
-    RecordStream,
-    Report,
-    Status,
-    WireError,
-)
+from trioserver._tasks._wire import Status, WireError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from trioserver._tasks._door import Door
     from trioserver._tasks._job import Job
+    from trioserver._tasks._wire import Report
 
 logger = logging.getLogger("trioserver.tasks")
 
-_RECEIVE_SIZE: Final = 256 * 1024
-_OF_JOBS: Final = frozenset({Status.OK, Status.FAILED, Status.SKIPPED})
-_OF_STARTS: Final = frozenset({Status.READY, Status.START_FAILED})
 _DEATH_TIME: Final = 1.0
 """Seconds between the first sign of a death and the use of more force."""
 
@@ -81,37 +71,26 @@ class WorkerProcess:
         self._page: Page | None = None
         self._page_fd = -1
         self._has_spoilt_page = False
-        self._is_garbled = False
+        # Since it came in by its door.
         self._sock: socket.socket | None = None
-        self._stream: RecordStream[Report] = RecordStream(REPORT, self._check)
-        # The last job that was handed over.
-        self._last_seq = 0
-        # What the socket had no room for; a Trio task writes it while there is any.
-        self._unsent: deque[memoryview] = deque()
+        self._conversation: Conversation | None = None
+        # While it lives.
         self._nursery: trio.Nursery | None = None
         self._process = trio.CancelScope()
-        self._conversation = trio.CancelScope()
+        self._listening = trio.CancelScope()
         self._ended = trio.Event()
 
     # What the engine calls
 
     def start(self, jobs: Sequence[Job]) -> None:
         """Hand over ``jobs``."""
-        self._last_seq = jobs[-1].seq
-        self._send(
-            b"".join(
-                [
-                    ORDER.pack(job.seq, job.id, job.attempt, job.kind, len(job.payload))
-                    + job.payload
-                    for job in jobs
-                ]
-            )
-        )
+        assert self._conversation is not None, "only a worker that is ready is handed jobs"
+        self._conversation.hand(jobs)
 
     def stop(self) -> None:
         """Have it leave by itself after what it has been given."""
-        if self.is_ready:
-            self._send(ORDER.pack(0, 0, 0, Kind.STOP, 0))
+        if self.is_ready and self._conversation is not None:
+            self._conversation.tell_to_stop()
         else:
             self._process.cancel()
 
@@ -139,12 +118,12 @@ class WorkerProcess:
 
     def unsent_reports(self) -> list[Report]:
         """See `Page.published`; nothing if the worker has spoilt the page."""
-        if self._page is None:
+        if self._page is None or self._conversation is None:
             return []
         try:
             reports = self._page.published()
             for report in reports:
-                self._check(report)
+                self._conversation.check(report)
         except (PageError, WireError):
             if not self._has_spoilt_page:
                 self._has_spoilt_page = True
@@ -165,14 +144,21 @@ class WorkerProcess:
             self._page = Page(self._page_fd)
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                with self._conversation:
+                with self._listening:
                     with open_door() as door:
                         # It needs the door no longer than until it has come in.
                         nursery.start_soon(self._call, door)  # noqa: ASYNC111
                         self._sock, self.pid = await door.admit()
                         self._on_boot()
                     self._give_page(self._sock)
-                    await self._converse(self._sock)
+                    self._conversation = Conversation(
+                        self._sock,
+                        nursery,
+                        on_start=self._has_started,
+                        on_reports=self._on_reports,
+                        on_garbled=self._is_garbled,
+                    )
+                    await self._conversation.listen()
                 with trio.move_on_after(_DEATH_TIME):
                     await self._ended.wait()
                 self._kill_group()
@@ -181,7 +167,7 @@ class WorkerProcess:
             self.start_failure = "; ".join(summary_of(exc) for exc in group.exceptions)
         finally:
             self._nursery = None
-            self._read_last_words()
+            self._hear_last_words()
             self._kill_group()
 
     def close(self) -> None:
@@ -217,7 +203,7 @@ class WorkerProcess:
             self.start_failure = f"{type(exc).__name__}: {exc}"
         finally:
             self._ended.set()
-            self._conversation.cancel()
+            self._listening.cancel()
 
     def _give_page(self, sock: socket.socket) -> None:
         try:
@@ -225,110 +211,24 @@ class WorkerProcess:
         except OSError:  # it has died already, which reading will tell
             logger.debug("task worker %d died after its hello", self.worker_id)
 
-    async def _converse(self, sock: socket.socket) -> None:
-        while True:
-            await trio.lowlevel.wait_readable(sock)
-            try:
-                if not self._read(sock):
-                    return
-            except BlockingIOError:
-                continue
-
-    def _read(self, sock: socket.socket) -> bool:
-        """Read once and pass on what came; False at the end.
-
-        Raises:
-          BlockingIOError: if nothing is there now.
-        """
-        try:
-            data = sock.recv(_RECEIVE_SIZE)
-        except ConnectionError:
-            return False
-        if not data:
-            return False
-        if not self._is_garbled:
-            try:
-                self._take(self._stream.feed(data))
-            except WireError:
-                self._is_garbled = True
-            if self._is_garbled or self._stream.is_garbled:
-                # Nothing that comes from it can be read any more; its page still can.
-                self._is_garbled = True
-                logger.warning("task worker %d sent what are no reports", self.worker_id)
-                self.kill()
-        return True
-
-    def _take(self, reports: list[Report]) -> None:
-        if not self.is_ready and reports:
-            self._check(reports[0])
-            _, status, _, _, body = reports.pop(0)
-            if status == Status.READY:
-                self.is_ready = True
-                self._on_ready()
-            else:
-                self.start_failure = body.decode()
-        for index, report in enumerate(reports):
-            try:
-                self._check(report)
-            except WireError:
-                self._on_reports(reports[:index])
-                raise
-        if reports:
-            self._on_reports(reports)
-
-    def _check(self, fields: tuple[Any, ...]) -> None:
-        """Raise `WireError` if this cannot be the begin of a report."""
-        seq, status, begun, ran, *_ = fields
-        if status in _OF_JOBS:
-            is_right = 1 <= seq <= self._last_seq and 0 <= ran < math.inf and 0 <= begun < math.inf
+    def _has_started(self, status: int, body: bytes) -> None:
+        if status == Status.READY:
+            self.is_ready = True
+            self._on_ready()
         else:
-            is_right = seq == 0 and not self.is_ready and status in _OF_STARTS
-        if not is_right:
-            raise WireError
+            self.start_failure = body.decode()
 
-    def _read_last_words(self) -> None:
-        """Read what the dead process had sent, and then what it had finished and not sent."""
-        if self._sock is None:
-            return
-        try:
-            while self._read(self._sock):
-                pass
-        except BlockingIOError:  # a process that it has started holds the other end
-            pass
-        reports = self.unsent_reports()
-        if reports:
-            self._on_reports(reports)
+    def _is_garbled(self) -> None:
+        logger.warning("task worker %d sent what are no reports", self.worker_id)
+        self.kill()
 
-    def _send(self, data: bytes) -> None:
-        if self._sock is None or self._nursery is None:
-            return  # it is dead, and its successor will get what it was given
-        sent = 0
-        if not self._unsent:
-            try:
-                sent = self._sock.send(data)
-            except BlockingIOError:
-                pass
-            except OSError:
-                return  # it is dying, which `live` will see by itself
-            if sent < len(data):
-                self._nursery.start_soon(self._write_unsent, self._sock)
-        if sent < len(data):
-            self._unsent.append(memoryview(data)[sent:])
-
-    async def _write_unsent(self, sock: socket.socket) -> None:
-        while self._unsent:
-            await trio.lowlevel.wait_writable(sock)
-            try:
-                sent = sock.send(self._unsent[0])
-            except BlockingIOError:
-                continue
-            except OSError:
-                return  # it is dying; what is unsent stays so
-            rest = self._unsent[0][sent:]
-            if rest:
-                self._unsent[0] = rest
-            else:
-                self._unsent.popleft()
+    def _hear_last_words(self) -> None:
+        """What the dead process had sent, and then what it had finished and not sent."""
+        if self._conversation is not None:
+            self._conversation.end()
+            reports = self.unsent_reports()
+            if reports:
+                self._on_reports(reports)
 
     async def _insist(self) -> None:
         """Kill through trio-parallel too, should the killed process not be noticed."""
