@@ -4,6 +4,7 @@ The path of one task, and the module that owns each step:
 
 ``_pool``            TaskPool: gives it an id, knows who waits for it (``_job``: its state)
 ``_admission``       lets it in, or makes its poster wait in line
+``_calls``           posts several and waits for how they end
 ``_dispatcher``      Dispatcher: which job goes where, and what must die
 ``_books``           where every job is; ``_run_times``: how much work should travel at a time
 ``_workers``         a dispatcher with its engine at work and its alarm set

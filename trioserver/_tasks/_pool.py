@@ -16,11 +16,12 @@ import itertools
 import logging
 import pickle
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple, cast
+from typing import TYPE_CHECKING, TypeVar, TypeVarTuple, cast
 
 import trio
 
 from trioserver._tasks._admission import Admission
+from trioserver._tasks._calls import KILL_TIME, run_jobs
 from trioserver._tasks._finishing import FinishLoops, is_in_on_finish
 from trioserver._tasks._job import Job
 from trioserver._tasks._values import Completion
@@ -40,9 +41,6 @@ ResultT = TypeVar("ResultT")
 ArgsT = TypeVarTuple("ArgsT")
 
 logger = logging.getLogger("trioserver.tasks")
-
-_KILL_TIME: Final = 5.0
-"""Seconds that a killed worker has to be gone; SIGKILL needs milliseconds."""
 
 
 class TaskPool:
@@ -217,24 +215,8 @@ class TaskPool:
         return job.id
 
     async def _run(self, jobs: Iterable[Job]) -> list[Completion]:
-        """Post ``jobs`` and wait until all have ended; if this does not go well, none runs on."""
         await self._pacer.checkpoint()
-        caller = _Caller()
-        posted: list[Job] = []
-        try:
-            for job in jobs:
-                job.caller = caller
-                await self._post(job)
-                posted.append(job)
-            await caller.wait(len(posted))
-        except BaseException:
-            for job in reversed(posted):
-                self._dispatcher.cancel(job, "its caller was cancelled")
-            # A killed worker is gone within milliseconds; then nothing of the caller's runs on.
-            with trio.move_on_after(_KILL_TIME, shield=True):
-                await caller.wait(len(posted))
-            raise
-        return [Completion(job) for job in posted]
+        return await run_jobs(jobs, self._post, self._dispatcher.cancel)
 
     async def _wait_changed(self) -> None:
         if self._changed is None:
@@ -245,26 +227,6 @@ class TaskPool:
         if self._changed is not None:
             self._changed.set()
             self._changed = None
-
-
-class _Caller:
-    """Waits for the jobs of one `run_task`, `run_tasks` or `run_sync`."""
-
-    __slots__ = ("_changed", "_ended")
-
-    def __init__(self) -> None:
-        self._ended = 0
-        self._changed = trio.Event()
-
-    def one_ended(self) -> None:
-        self._ended += 1
-        self._changed.set()
-
-    async def wait(self, count: int) -> None:
-        """Until ``count`` jobs have ended."""
-        while self._ended < count:
-            self._changed = trio.Event()
-            await self._changed.wait()
 
 
 def dump(value: object, what: str) -> bytes:
@@ -309,7 +271,7 @@ async def open_task_pool(
             pool.close()
             stopping.cut += pool.cancel_all("the server stopped")
         # What runs is being killed, and its completions are worth more than a strict deadline.
-        with trio.move_on_after(_KILL_TIME):
+        with trio.move_on_after(KILL_TIME):
             await pool.wait_ended()
         with stopping.for_a_stage():
             await pool.wait_idle()

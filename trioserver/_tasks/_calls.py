@@ -1,0 +1,70 @@
+"""Posting jobs and waiting for how they end: what is behind `run_task` and its like."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from trioserver._tasks._values import Completion
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from trioserver._tasks._job import Job
+
+KILL_TIME: Final = 5.0
+"""Seconds that a killed worker has to be gone; SIGKILL needs milliseconds."""
+
+
+async def run_jobs(
+    jobs: Iterable[Job],
+    post: Callable[[Job], Awaitable[int]],
+    cancel: Callable[[Job, str], None],
+) -> list[Completion]:
+    """Post ``jobs`` and wait until all have ended; if this does not go well, none runs on.
+
+    Args:
+      jobs: Not posted yet; made as they are posted, so that a long list needs no memory.
+      post: Posts one, waiting for room.
+      cancel: Ends one that was posted, for the reason given.
+
+    Returns:
+      How each ended, in the order of ``jobs``.
+    """
+    caller = _Caller()
+    posted: list[Job] = []
+    try:
+        for job in jobs:
+            job.caller = caller
+            await post(job)
+            posted.append(job)
+        await caller.wait(len(posted))
+    except BaseException:
+        for job in reversed(posted):
+            cancel(job, "its caller was cancelled")
+        # A killed worker is gone within milliseconds; then nothing of the caller's runs on.
+        with trio.move_on_after(KILL_TIME, shield=True):
+            await caller.wait(len(posted))
+        raise
+    return [Completion(job) for job in posted]
+
+
+class _Caller:
+    """Hears of the ends of the jobs of one `run_jobs` (`_job.Caller`)."""
+
+    __slots__ = ("_changed", "_ended")
+
+    def __init__(self) -> None:
+        self._ended = 0
+        self._changed = trio.Event()
+
+    def one_ended(self) -> None:
+        self._ended += 1
+        self._changed.set()
+
+    async def wait(self, count: int) -> None:
+        """Until ``count`` jobs have ended."""
+        while self._ended < count:
+            self._changed = trio.Event()
+            await self._changed.wait()
