@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from trioserver._cli import run as run
     from trioserver._errors import AddressError as AddressError
     from trioserver._errors import AppError as AppError
     from trioserver._errors import FrameTooLargeError as FrameTooLargeError
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from trioserver._net._framing import Framing as Framing
     from trioserver._net._framing import LengthFraming as LengthFraming
     from trioserver._net._framing import RawFraming as RawFraming
-    from trioserver._running import run as run
     from trioserver._server import Server as Server
     from trioserver._serving import serve as serve
     from trioserver._settings import Settings as Settings
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0.dev0"
 
 _HOMES: Final = {
+    "_cli": ("run",),
     "_errors": (
         "AddressError",
         "AppError",
@@ -61,7 +62,6 @@ _HOMES: Final = {
         "LengthFraming",
         "RawFraming",
     ),
-    "_running": ("run",),
     "_server": ("Server",),
     "_serving": ("serve",),
     "_settings": ("Settings", "SettingsError"),

@@ -8,23 +8,20 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import traceback
 from typing import TYPE_CHECKING, NoReturn
 
 import trioserver
 from trioserver._app import App, load_app
-from trioserver._errors import TrioserverError
-from trioserver._importing import is_machinery, nearest, own_traceback
+from trioserver._errors import AppError, TrioserverError
+from trioserver._importing import is_machinery, nearest, refuse_in_spawned_child
 from trioserver._layers import DEFAULT, FIELDS, Layers, flag
+from trioserver._refusals import WRONG, print_traceback, refuse
 from trioserver._settings import Settings, SettingsError
-from trioserver._signals import StoppedAtStart
+from trioserver._signals import StoppedAtStart, signals_at_rest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
-
-WRONG = 2
-"""The exit code of a start that cannot be."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,8 +39,54 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = layer(app, None if app is None else app.settings, arguments, unknown)
     if app is None or settings is None:
         return WRONG
-    if arguments.check:
+    return 0 if arguments.check else _serve(app, settings)
+
+
+def run(
+    app: object, settings: Settings | None = None, *, argv: Sequence[str] | None = None
+) -> None:
+    """``python -m trioserver`` in code; returns after a clean stop.
+
+    Signals stop it as on the command line, so call it in the main thread; the environment and the
+    command line's flags count as well. A script must call it under
+    ``if __name__ == "__main__":``, since each task worker runs the script again.
+
+    Args:
+      app: A class, an object or a module with ``on_*`` attributes, or ``"module:attr"``.
+      settings: Stand in for those that the app carries.
+      argv: Flags; those of the process unless given.
+
+    Raises:
+      SystemExit: with 1 if something was cut while stopping or the server failed, with 2 if the
+        start was wrong; stderr says why.
+    """
+    with signals_at_rest():
+        code = _run(app, settings, argv)
+    if code:
+        raise SystemExit(code)
+
+
+def _run(app: object, settings: Settings | None, argv: Sequence[str] | None) -> int:
+    try:
+        refuse_in_spawned_child()
+    except AppError as exc:
+        refuse(str(exc))
+        return WRONG
+    arguments, unknown = make_parser(takes_app=False).parse_known_args(argv)
+    try:
+        loaded = load(app)
+        if loaded is None:
+            return WRONG
+        own = loaded.settings if settings is None else settings
+        merged = layer(loaded, own, arguments, unknown)
+        if merged is None:
+            return WRONG
+        return 0 if arguments.check else _serve(loaded, merged)
+    except StoppedAtStart:
         return 0
+
+
+def _serve(app: App, settings: Settings) -> int:
     from trioserver._running import run_app  # noqa: PLC0415  # --check and --help need no Trio
 
     return run_app(app, settings)
@@ -131,17 +174,6 @@ def layer(
     if arguments.check and app is not None:
         _show(app, settings, origins)
     return settings
-
-
-def refuse(reason: str) -> None:
-    """Say on stderr why there is no start."""
-    for line in reason.splitlines():
-        print(f"trioserver: error: {line}", file=sys.stderr)
-
-
-def print_traceback(exc: BaseException) -> None:
-    """Print what the app raised, from its own files on."""
-    traceback.print_exception(type(exc), exc, own_traceback(exc.__traceback__))
 
 
 class _Parser(argparse.ArgumentParser):

@@ -6,20 +6,18 @@ import logging
 import resource
 import signal
 import sys
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-from trioserver._cli import WRONG, layer, load, make_parser, print_traceback, refuse
 from trioserver._errors import AppError, TrioserverError
-from trioserver._importing import refuse_in_spawned_child
 from trioserver._logs import log_to_stderr
+from trioserver._refusals import WRONG, print_traceback, refuse
 from trioserver._serving import serve
-from trioserver._signals import STOP_SIGNALS, StoppedAtStart, leave_on_signals
+from trioserver._signals import STOP_SIGNALS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from trioserver._app import App
     from trioserver._server import Server
@@ -33,50 +31,6 @@ _OWN_DESCRIPTORS: Final = 64
 """What a server has open beside its connections."""
 _WORKER_DESCRIPTORS: Final = 8
 """What it has open for each task worker."""
-
-
-def run(
-    app: object, settings: Settings | None = None, *, argv: Sequence[str] | None = None
-) -> None:
-    """``python -m trioserver`` in code; returns after a clean stop.
-
-    Signals stop it as on the command line, so call it in the main thread; the environment and the
-    command line's flags count as well. A script must call it under
-    ``if __name__ == "__main__":``, since each task worker runs the script again.
-
-    Args:
-      app: A class, an object or a module with ``on_*`` attributes, or ``"module:attr"``.
-      settings: Stand in for those that the app carries.
-      argv: Flags; those of the process unless given.
-
-    Raises:
-      SystemExit: with 1 if something was cut while stopping or the server failed, with 2 if the
-        start was wrong; stderr says why.
-    """
-    with _signals_at_rest():
-        code = _run(app, settings, argv)
-    if code:
-        raise SystemExit(code)
-
-
-def _run(app: object, settings: Settings | None, argv: Sequence[str] | None) -> int:
-    try:
-        refuse_in_spawned_child()
-    except AppError as exc:
-        refuse(str(exc))
-        return WRONG
-    arguments, unknown = make_parser(takes_app=False).parse_known_args(argv)
-    try:
-        loaded = load(app)
-        if loaded is None:
-            return WRONG
-        own = loaded.settings if settings is None else settings
-        merged = layer(loaded, own, arguments, unknown)
-        if merged is None:
-            return WRONG
-        return 0 if arguments.check else run_app(loaded, merged)
-    except StoppedAtStart:
-        return 0
 
 
 def run_app(app: App, settings: Settings) -> int:
@@ -163,16 +117,3 @@ def _raise_descriptor_limit(settings: Settings) -> None:
         logger.warning(
             "max_conn %d needs %d open files, but the limit is %d", settings.max_conn, wanted, limit
         )
-
-
-@contextmanager
-def _signals_at_rest() -> Iterator[None]:
-    """Give the caller of `run` its signal handlers back."""
-    handlers = {signum: signal.getsignal(signum) for signum in STOP_SIGNALS}
-    leave_on_signals()
-    try:
-        yield
-    finally:
-        for signum, handler in handlers.items():
-            if handler is not None:  # None: not Python's, so it cannot be given back
-                signal.signal(signum, handler)
