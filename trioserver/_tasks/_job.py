@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from trioserver._net._connection import Connection
     from trioserver._tasks._finishing import OnFinish
 
 
@@ -21,6 +20,14 @@ class Caller(Protocol):
 
     def one_ended(self) -> None:
         """One of its jobs has ended."""
+
+
+class Owner(Protocol):
+    """Whoever posted a job that ends with it: a connection."""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it has ended."""
 
 
 class Job:
@@ -64,6 +71,6 @@ class Job:
         self.begun_at = 0.0
         self.ran = 0.0
         # The pool's business: who owns it, and who hears of it.
-        self.stream: Connection | None = None
+        self.stream: Owner | None = None
         self.caller: Caller | None = None
         self.on_finish: OnFinish | None = None

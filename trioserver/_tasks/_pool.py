@@ -30,12 +30,12 @@ from trioserver._tasks._wire import Kind
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
 
-    from trioserver._net._connection import Connection
     from trioserver._pacing import Pacer
     from trioserver._settings import Settings
     from trioserver._stopping import Stopping
     from trioserver._tasks._dispatcher import Dispatcher
     from trioserver._tasks._finishing import OnFinish
+    from trioserver._tasks._job import Owner
 
 ResultT = TypeVar("ResultT")
 ArgsT = TypeVarTuple("ArgsT")
@@ -61,7 +61,7 @@ class TaskPool:
         self._pacer = pacer
         self._ids = itertools.count()
         self._jobs: dict[int, Job] = {}
-        self._of_stream: dict[Connection, set[Job]] = {}
+        self._of_stream: dict[Owner, set[Job]] = {}
         self._undelivered = 0
         # Set at the next end or delivery, None while nobody waits for it.
         self._changed: trio.Event | None = None
@@ -71,14 +71,10 @@ class TaskPool:
 
     # Posting
 
-    async def task(
-        self, data: object, *, stream: Connection | None, on_finish: OnFinish | None
-    ) -> int:
+    async def task(self, data: object, *, stream: Owner | None, on_finish: OnFinish | None) -> int:
         return await self._post(self._job(data, stream, on_finish))
 
-    def task_nowait(
-        self, data: object, *, stream: Connection | None, on_finish: OnFinish | None
-    ) -> int:
+    def task_nowait(self, data: object, *, stream: Owner | None, on_finish: OnFinish | None) -> int:
         job = self._job(data, stream, on_finish)
         self._admission().enter_nowait()
         return self._accept(job)
@@ -106,7 +102,7 @@ class TaskPool:
         self._dispatcher.cancel(job, "server.cancel was called")
         return True
 
-    def cancel_of_stream(self, stream: Connection) -> None:
+    def cancel_of_stream(self, stream: Owner) -> None:
         """End what ``stream`` has posted: its client has left."""
         for job in list(self._of_stream.get(stream, ())):
             self._dispatcher.cancel(job, "its connection closed")
@@ -185,7 +181,7 @@ class TaskPool:
         self._for_on_finish.call()
         self._for_others.call()
 
-    def _job(self, data: object, stream: Connection | None, on_finish: OnFinish | None) -> Job:
+    def _job(self, data: object, stream: Owner | None, on_finish: OnFinish | None) -> Job:
         if on_finish is not None and not callable(on_finish):
             raise TypeError(f"on_finish must be a coroutine function: {on_finish!r}")
         job = Job(Kind.TASK, dump(data, "the task's data"), self)
