@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from trioserver._guard import contained
+from trioserver._guard import contained, signals_are_received
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,6 +91,15 @@ async def test_ctrl_c_passes(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(KeyboardInterrupt):
         await contained(logger, "on_something", raises, KeyboardInterrupt())
     assert caplog.records == []
+
+
+async def test_an_interrupt_is_its_own_where_signals_are_received(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A Ctrl-C would not have come as an exception."""
+    signals_are_received.set(True)
+    assert await contained(logger, "on_something", raises, KeyboardInterrupt()) is not None
+    assert len(caplog.records) == 1
 
 
 def test_the_end_of_a_coroutine_passes(caplog: pytest.LogCaptureFixture) -> None:

@@ -15,6 +15,7 @@ from serving import PATIENCE, ROOT, ServerProcess, is_running, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     StartServer = Callable[..., ServerProcess]
 
@@ -137,3 +138,28 @@ def test_a_killed_server_takes_its_workers_along(start_server: StartServer) -> N
 
     assert time.monotonic() - began < 2  # busy ones had two seconds of sleep before them
     start_server("examples.orders:App", "--bind", f"127.0.0.1:{port}")
+
+
+def test_whatever_a_callback_raises_costs_its_connection_only(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    """Also what would end a program: each client is cut off, and the next one is served."""
+    (tmp_path / "app.py").write_text(
+        "async def on_receive(stream, data):\n"
+        "    if data != b'echo':\n"
+        "        raise eval(data)\n"
+        "    await stream.send_all(data)\n"
+        "async def on_close(stream):\n"
+        "    print(stream.close_reason)\n"
+    )
+    server = start_server("app", "--bind", "127.0.0.1:0")
+    raised = ["ValueError", "SystemExit", "KeyboardInterrupt", "GeneratorExit"]
+
+    for name in [*raised, "BaseExceptionGroup('', [KeyboardInterrupt()])"]:
+        assert server.ask(name.encode()) == b""
+    assert server.ask(b"echo") == b"echo"
+
+    for name in [*raised, "BaseExceptionGroup"]:
+        server.wait_printed(f"on_receive raised {name}")
+    assert server.log.count("on_receive of connection") == 5
+    assert server.stop() == 0

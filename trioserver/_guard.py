@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, TypeVarTuple
 
 import trio
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
 ArgsT = TypeVarTuple("ArgsT")
+
+signals_are_received: ContextVar[bool] = ContextVar("signals_are_received", default=False)
+"""Whether a Ctrl-C comes as a signal to whoever runs this, and not as an exception to anybody."""
 
 
 async def contained(
@@ -50,13 +54,14 @@ def _passes(exc: BaseException) -> bool:
     """Whether ``exc`` is not the callback's own.
 
     A `trio.Cancelled` is its own if it was kept from a scope that has ended: nobody out there waits
-    for it. A `GeneratorExit` is, unless the interpreter closes this very coroutine.
+    for it. A `GeneratorExit` is, unless the interpreter closes this very coroutine. A
+    `KeyboardInterrupt` is where signals are received, and may be a Ctrl-C elsewhere.
     """
     if isinstance(exc, trio.Cancelled):
         return trio.current_effective_deadline() == -math.inf
     if isinstance(exc, GeneratorExit):
         return not trio.lowlevel.in_trio_task()
-    return isinstance(exc, KeyboardInterrupt)
+    return isinstance(exc, KeyboardInterrupt) and not signals_are_received.get()
 
 
 def _divide(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trioserver._errors import AppError, TrioserverError
+from trioserver._guard import signals_are_received
 from trioserver._logs import log_to_stderr
 from trioserver._refusals import WRONG, print_traceback, refuse
 from trioserver._serving import serve
@@ -67,6 +68,7 @@ def run_app(app: App, settings: Settings) -> int:
 async def _serve_until_signalled(app: App, settings: Settings, early: Sequence[int]) -> int:
     server: Server | None = None
     refusal: TrioserverError | None = None
+    signals_are_received.set(True)
     with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
         if early:
             return 0
