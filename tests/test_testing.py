@@ -125,3 +125,63 @@ async def test_an_app_that_is_none_is_refused() -> None:
     with pytest.raises(AppError, match=r"^builtins:object: on_receive is required"):
         async with open_app(object()):
             raise AssertionError("it was served")
+
+
+class Opened:
+    """Notes which task workers start and stop."""
+
+    def __init__(self) -> None:
+        self.workers: list[str] = []
+
+    async def on_receive(self, stream: Connection, data: bytes) -> None: ...
+
+    def on_task_worker_start(self, worker_id: int) -> None:
+        if worker_id == 2:
+            raise OSError("no more connections")
+        self.workers.append(f"start {worker_id}")
+
+    def on_task_worker_stop(self, worker_id: int) -> None:
+        self.workers.append(f"stop {worker_id}")
+
+    def on_task(self, task: Task) -> object:
+        return task.worker_id
+
+    async def on_finish(self, completion: Completion) -> None: ...
+
+
+async def test_in_memory_workers_start_and_stop(autojump_clock: trio.testing.MockClock) -> None:
+    """Each of them, and one that cannot begin stops the start as a process would."""
+    app = Opened()
+    async with open_app(app, in_memory=True, task_worker_num=2) as running:
+        assert app.workers == ["start 0", "start 1"]
+        assert await running.server.run_task(None) in {0, 1}
+    assert app.workers[2:] == ["stop 0", "stop 1"]
+
+    with pytest.RaisesGroup(
+        pytest.RaisesExc(AppError, match=r"^task worker 2 cannot start: OSError"),
+        allow_unwrapped=True,
+        flatten_subgroups=True,
+    ):
+        async with open_app(app, in_memory=True, task_worker_num=3):
+            raise AssertionError("it was served")
+
+
+async def test_in_memory_tasks_are_taken_back(autojump_clock: trio.testing.MockClock) -> None:
+    """What has not begun is cancelled at once, in the worker's hands or in the queue."""
+    app = Tasks()
+    async with (
+        open_app(app, in_memory=True, task_worker_num=1) as running,
+        await running.connect(),
+    ):
+        await trio.testing.wait_all_tasks_blocked()
+        (stream,) = app.streams
+        ids = [stream.task_nowait(f"echo {number}") for number in range(3)]
+        assert all(running.server.cancel(task_id) for task_id in ids)
+
+    assert [str(completion.error) for completion in app.completions] == [
+        "the task was cancelled before it began: server.cancel was called"
+    ] * 3
+    with pytest.raises(trio.ClosedResourceError):
+        stream.task_nowait("echo")
+    with pytest.raises(trio.ClosedResourceError):
+        stream.start_soon(trio.sleep_forever)
