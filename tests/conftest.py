@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from serving import ServerProcess
+from workers import Gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,3 +26,11 @@ def start_server(tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
     yield start
     for server in servers:
         server.close()
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    """Where tasks of a test wait."""
+    gate = Gate(tmp_path)
+    yield gate
+    gate.close()

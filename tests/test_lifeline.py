@@ -18,16 +18,8 @@ from workers import Gate, open_workers
 from trioserver._tasks import _door
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
-    """Where tasks of a test wait."""
-    gate = Gate(tmp_path)
-    yield gate
-    gate.close()
 
 
 async def test_a_worker_leads_a_session_of_its_own() -> None:

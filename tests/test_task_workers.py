@@ -17,16 +17,7 @@ from trioserver._tasks import _door
 from trioserver._tasks._recorder import MAX_HANDED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
-    """Where tasks of a test wait."""
-    gate = Gate(tmp_path)
-    yield gate
-    gate.close()
 
 
 async def test_results_arrive_as_themselves() -> None:

@@ -6,7 +6,6 @@ import errno
 import logging
 import os
 import signal
-from typing import TYPE_CHECKING
 
 import pytest
 import task_app
@@ -17,19 +16,7 @@ from trioserver._errors import AppError, TaskCancelled, TaskWorkerCrashed
 from trioserver._tasks import _worker_process
 from trioserver._tasks._recorder import create_page
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
 ROUNDS = 20
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
-    """Where tasks of a test wait."""
-    gate = Gate(tmp_path)
-    yield gate
-    gate.close()
 
 
 async def test_the_death_of_an_idle_worker_costs_no_task() -> None:

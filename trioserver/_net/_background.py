@@ -9,7 +9,7 @@ import trio
 
 from trioserver._errors import name_of
 from trioserver._guard import contained
-from trioserver._net._endings import without_endings
+from trioserver._net._endings import endings_left_out
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -41,17 +41,10 @@ class Background:
         self._scopes.add(scope)
 
         async def call() -> None:
-            try:
+            with endings_left_out(connection, name):
                 await async_fn(*args)
-            except BaseException as exc:  # noqa: ASYNC103  # an ending is none of Trio's
-                rest = without_endings(exc, connection)
-                if rest is exc:
-                    raise
-                logger.debug("%s ended: %r", name, exc)
-                if connection.is_broken:
-                    connection.begin_close("reset by the client")
-                if rest is not None:
-                    raise rest from None  # noqa: ASYNC104  # the part of the group that is not
+            if connection.is_broken:
+                connection.begin_close("reset by the client")
 
         async def run() -> None:
             try:

@@ -17,7 +17,7 @@ import trio
 
 from trioserver._errors import name_of
 from trioserver._guard import contained
-from trioserver._net._endings import without_endings
+from trioserver._net._endings import endings_left_out
 
 if TYPE_CHECKING:
     from trioserver._net._connection import Connection
@@ -99,7 +99,7 @@ class _Place:
 
 
 async def _call(connection: Connection, protocol: Protocol, place: _Place) -> None:
-    try:
+    with endings_left_out(connection, place):
         connection._inbox.use(protocol.decoder())
         if protocol.on_connect is not None:
             place.callback = "on_connect"
@@ -118,10 +118,3 @@ async def _call(connection: Connection, protocol: Protocol, place: _Place) -> No
                     except trio.EndOfChannel:
                         return
                 await on_receive(connection, frame)
-    except BaseException as exc:  # noqa: ASYNC103  # an ending is none of Trio's
-        rest = without_endings(exc, connection)
-        if rest is exc:
-            raise
-        logger.debug("%s ended: %r", place, exc)
-        if rest is not None:
-            raise rest from None  # noqa: ASYNC104  # the part of the group that is not
