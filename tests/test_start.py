@@ -289,7 +289,7 @@ def test_an_app_that_no_worker_can_import(run: Run) -> None:
 
 
 SLOW_STARTS = {
-    "import": "import time\nprint('begun', flush=True)\ntime.sleep(60)\n",
+    "import": "import time\nprint('begun', flush=True)\nfor _ in range(6000): time.sleep(0.01)\n",
     "on_worker_start": (
         f"import trio\n{ECHO}\n"
         "async def on_worker_start(server):\n    print('begun')\n    await trio.sleep_forever()\n"

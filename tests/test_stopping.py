@@ -181,7 +181,7 @@ def test_a_signal_during_the_start_ends_it_cleanly(
     (tmp_path / "slow.py").write_text(
         "import time, pathlib\n"
         "pathlib.Path('importing').touch()\n"
-        "time.sleep(60)\n"
+        "for _ in range(6000): time.sleep(0.01)\n"  # a signal just before a sleep waits for its end
         "async def on_receive(stream, data): ...\n"
     )
     (tmp_path / "slow_worker.py").write_text(
