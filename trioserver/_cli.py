@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import trioserver
 from trioserver._app import App, load_app
-from trioserver._errors import AppError, TrioserverError
+from trioserver._errors import AppError, TrioserverError, summary_of
 from trioserver._importing import is_machinery, nearest, refuse_in_spawned_child
 from trioserver._layers import DEFAULT, FIELDS, Layers, flag
 from trioserver._refusals import WRONG, print_traceback, refuse
@@ -144,8 +144,7 @@ def load(target: object) -> App | None:
         refuse(str(exc))
     except BaseException as exc:  # noqa: BLE001  # its module may raise anything
         print_traceback(exc)
-        summary = f"{target} cannot be loaded: {type(exc).__name__}: {exc}"
-        refuse(summary.partition("\n")[0].removesuffix(": "))
+        refuse(f"{target} cannot be loaded: {summary_of(exc)}".partition("\n")[0])
     return None
 
 

@@ -14,7 +14,7 @@ import trio
 
 import trioserver
 from trioserver._app import App, load_app
-from trioserver._errors import AppError, TrioserverError
+from trioserver._errors import AppError, TrioserverError, summary_of
 from trioserver._guard import contained
 from trioserver._importing import refuse_in_spawned_child
 from trioserver._net._connections import Protocol, open_connections
@@ -179,7 +179,7 @@ async def _start(app: App, server: Server) -> None:
     try:
         await app.on_worker_start(server)
     except (Exception, SystemExit) as exc:  # a group of exceptions is an Exception, too
-        raise AppError(f"on_worker_start raised {type(exc).__name__}: {exc}") from exc
+        raise AppError(f"on_worker_start raised {summary_of(exc)}") from exc
 
 
 def _log_start(app: App, server: Server, seconds: float) -> None:

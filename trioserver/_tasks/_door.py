@@ -89,17 +89,18 @@ def open_door() -> Iterator[Door]:
 
 def remove_stale_doors() -> None:
     """Remove what servers of this user have left behind that were killed while workers booted."""
-    for entry in os.scandir(_base() or tempfile.gettempdir()):
+    with os.scandir(_base() or tempfile.gettempdir()) as entries:
+        doors = [entry for entry in entries if entry.name.startswith(_PREFIX)]
+    for door in doors:
         try:
-            found = entry.stat(follow_symlinks=False)
+            found = door.stat(follow_symlinks=False)
         except FileNotFoundError:
             continue
-        is_old = found.st_mtime < time.time() - _STALE_AFTER
-        if entry.name.startswith(_PREFIX) and found.st_uid == os.getuid() and is_old:
+        if found.st_uid == os.getuid() and found.st_mtime < time.time() - _STALE_AFTER:
             with socket.socket(socket.AF_UNIX) as probe:
                 probe.setblocking(False)
-                if probe.connect_ex(os.path.join(entry.path, _SOCKET)) != 0:
-                    shutil.rmtree(entry.path, ignore_errors=True)
+                if probe.connect_ex(os.path.join(door.path, _SOCKET)) != 0:
+                    shutil.rmtree(door.path, ignore_errors=True)
 
 
 def _base() -> str | None:

@@ -200,7 +200,7 @@ class WorkerProcess:
         except trio_parallel.BrokenWorkerError as exc:
             self.exit_code = exc.args[-1].exitcode
         except Exception as exc:  # noqa: BLE001  # EOFError, ConnectionRefusedError, EMFILE: all mean that it could not start
-            self.start_failure = f"{type(exc).__name__}: {exc}"
+            self.start_failure = summary_of(exc)
         finally:
             self._ended.set()
             self._listening.cancel()
