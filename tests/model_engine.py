@@ -6,18 +6,22 @@ A worker of it does what a real one does, in steps between which anything else c
 
 from __future__ import annotations
 
+import math
 import pickle
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from random import Random
+from typing import TYPE_CHECKING, Any, Final
 
 from trioserver._tasks._dispatcher import Dispatcher
 from trioserver._tasks._job import Job
+from trioserver._tasks._options import PLAIN, Options
+from trioserver._tasks._policy import Policy
 from trioserver._tasks._wire import Kind, Status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from trioserver._tasks._wire import Report
+    from trioserver._tasks._wire import Answer, Report
 
 
 RESULT: Final = pickle.dumps("result")
@@ -30,12 +34,14 @@ class ModelWorker:
     def __init__(self) -> None:
         self.orders: deque[tuple[int, Job]] = deque()
         self.begun = (0, 0.0)
+        self.begun_at: dict[int, float] = {}
         self.revoked: set[int] = set()
         # Begun and not yet looked at, running, finished and not sent.
         self.at_the_door: tuple[int, Job] | None = None
         self.running: tuple[int, Job] | None = None
         self.unsent: list[Report] = []
         self.is_killed = False
+        self.is_retired = False
         self.is_spoilt = False
 
     @property
@@ -48,19 +54,30 @@ class ModelEngine:
 
     Args:
       workers: How many; all are ready from the start.
+      policy: The dispatcher's.
+      random: The dispatcher's.
     """
 
-    def __init__(self, workers: int = 1) -> None:
+    def __init__(
+        self, workers: int = 1, policy: Policy | None = None, random: Random | None = None
+    ) -> None:
         self.now = 100.0
         self.alarm: float | None = None
         self.workers = [ModelWorker() for _ in range(workers)]
         self.killed: list[int] = []
+        self.retired: list[int] = []
+        self.cancelled: list[tuple[int, int]] = []
+        self.memory_used: dict[int, int] = {}
+        self.answers: list[tuple[int, Answer, int, str]] = []
         self.messages: list[tuple[int, list[Job]]] = []
         """What was handed to whom, one entry a call of `start`."""
         self.ran: list[Job] = []
         """Jobs that began to run, in that order."""
         self.ended: list[Job] = []
-        self.dispatcher = Dispatcher(self, workers, lambda: self.now, self._set_alarm)
+        self.policy = policy or Policy()
+        self.dispatcher = Dispatcher(
+            self, workers, lambda: self.now, self._set_alarm, self.policy, random or Random(0)
+        )
         for number in range(workers):
             self.dispatcher.worker_ready(number)
 
@@ -79,13 +96,34 @@ class ModelEngine:
         self.killed.append(worker_id)
         self.workers[worker_id].is_killed = True
 
+    def cancel(self, worker_id: int, seq: int) -> None:
+        self.cancelled.append((worker_id, seq))
+
+    def retire(self, worker_id: int) -> None:
+        self.retired.append(worker_id)
+        self.workers[worker_id].is_retired = True
+
+    def answer_post(
+        self, worker_id: int, seq: int, answer: Answer, task_id: int, reason: str
+    ) -> None:
+        self.answers.append((seq, answer, task_id, reason))
+
     def unsent_reports(self, worker_id: int) -> list[Report]:
         worker = self.workers[worker_id]
         return [] if worker.is_spoilt else list(worker.unsent)
 
-    def begun(self, worker_id: int) -> tuple[int, float]:
+    def begun(self, worker_id: int) -> tuple[int, float] | None:
         worker = self.workers[worker_id]
-        return (0, 0.0) if worker.is_spoilt else worker.begun
+        return None if worker.is_spoilt else worker.begun
+
+    def begun_at(self, worker_id: int, seq: int) -> float:
+        return self.workers[worker_id].begun_at[seq]
+
+    def pid(self, worker_id: int) -> int | None:
+        return 1000 + worker_id
+
+    def memory(self, worker_id: int) -> int | None:
+        return self.memory_used.get(worker_id)
 
     # `Sink`
 
@@ -93,22 +131,27 @@ class ModelEngine:
         assert job.status is not None
         self.ended.append(job)
 
+    def job_progressed(self, job: Job, body: bytes) -> None:
+        raise AssertionError("no model job tells anything")
+
+    def job_posts(self, job: Job, payload: bytes) -> tuple[Answer, int, str]:
+        raise AssertionError("no model job posts")
+
     # What a test does
 
-    def job(self) -> Job:
-        """A job that is not posted yet; ids count from 0."""
-        return Job(Kind.TASK, b"", self)
+    def job(self, **options: Any) -> Job:
+        """A job that is not posted yet."""
+        return Job(Kind.TASK, b"", self, Options(**options) if options else PLAIN)
 
-    def post(self, count: int = 1) -> list[Job]:
+    def post(self, count: int = 1, **options: Any) -> list[Job]:
         """Post new jobs."""
-        jobs = [self.job() for _ in range(count)]
+        jobs = [self.job(**options) for _ in range(count)]
         for job in jobs:
-            job.posted_at = self.now
             self.dispatcher.accept(job)
         return jobs
 
-    def post_one(self) -> Job:
-        (job,) = self.post()
+    def post_one(self, **options: Any) -> Job:
+        (job,) = self.post(**options)
         return job
 
     def write_begun(self, number: int) -> None:
@@ -116,6 +159,7 @@ class ModelEngine:
         worker = self.workers[number]
         seq, job = worker.at_the_door = worker.orders.popleft()
         worker.begun = (seq, self.now)
+        worker.begun_at[seq] = self.now
         assert seq > 0, job
 
     def enter(self, number: int) -> bool:
@@ -125,6 +169,7 @@ class ModelEngine:
         seq, job = worker.at_the_door
         worker.at_the_door = None
         if seq in worker.revoked:
+            worker.begun_at[seq] = math.inf
             worker.unsent.append((seq, Status.SKIPPED, self.now, 0.0, b""))
             return False
         worker.running = seq, job
@@ -155,6 +200,7 @@ class ModelEngine:
         begun = worker.begun[1]
         if ran is not None:
             self.now = max(self.now, begun + ran)
+        worker.begun_at[seq] = math.inf
         worker.unsent.append((seq, status, begun, self.now - begun, body))
 
     def send(self, number: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from model_engine import ModelEngine
 from trio.testing import wait_all_tasks_blocked
@@ -11,7 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 from trioserver._pacing import Pacer
 from trioserver._settings import Settings
 from trioserver._stopping import Stopping
-from trioserver._tasks._pool import TaskPool, open_task_pool
+from trioserver._tasks._pool import Pool, open_pool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -27,7 +27,7 @@ class Bench:
         self.engine = ModelEngine()
         self.stopping = Stopping(max_wait_time)
         self.finished: list[Completion] = []
-        self.pool: TaskPool
+        self.pool: Pool
 
     async def on_finish(self, completion: Completion) -> None:
         self.finished.append(completion)
@@ -37,12 +37,15 @@ class Bench:
         self,
         on_finish: Callable[[Completion], Awaitable[None]] | None = None,
         *,
+        on_progress: Callable[[int, object], Awaitable[None]] | None = None,
         max_queued_tasks: int = 100,
-    ) -> AsyncIterator[TaskPool]:
-        async with open_task_pool(
+        **settings: Any,
+    ) -> AsyncIterator[Pool]:
+        async with open_pool(
             self.engine.dispatcher,
             on_finish or self.on_finish,
-            Settings(max_queued_tasks=max_queued_tasks),
+            on_progress,
+            Settings(max_queued_tasks=max_queued_tasks, **settings),
             self.stopping,
             Pacer(),
         ) as self.pool:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, cast
+
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trioserver._tasks._admission import Admission
+from trioserver._tasks._job import Job
+
+if TYPE_CHECKING:
+    from trioserver._tasks._job import Sink
 
 
 class Gate:
@@ -16,23 +22,36 @@ class Gate:
         self.room = room
         self.posted: list[int] = []
         self.refused: list[int] = []
-        self.admission = Admission(lambda: self.room)
+        self.unwanted: set[int] = set()
+        self.admission = Admission(lambda _job: self.room > 0, self._accept)
 
-    def post(self, name: int) -> int:
+    def post_nowait(self, name: int) -> int:
+        return self.admission.post_nowait(job(name))
+
+    def _accept(self, job: Job) -> int:
+        if job.id in self.unwanted:
+            raise trio.ClosedResourceError("its connection is closed")
         assert self.room > 0
         self.room -= 1
-        self.posted.append(name)
-        return name
+        self.posted.append(job.id)
+        return job.id
 
     async def post_in_turn(self, name: int) -> None:
         try:
-            assert await self.admission.post_in_turn(lambda: self.post(name)) == name
+            assert await self.admission.post_in_turn(job(name)) == name
         except trio.ClosedResourceError:
             self.refused.append(name)
 
     def make_room(self, room: int = 1) -> None:
         self.room += room
         self.admission.call()
+
+
+def job(name: int) -> Job:
+    """A job that is called so."""
+    made = Job(0, b"", cast("Sink", None))
+    made.id = name
+    return made
 
 
 async def line_up(nursery: trio.Nursery, gate: Gate, *names: int) -> None:
@@ -45,11 +64,10 @@ def test_there_is_no_waiting_while_there_is_room() -> None:
     """Exactly as many get through as there is room for."""
     gate = Gate(2)
     for name in range(2):
-        gate.admission.enter_nowait()
-        gate.post(name)
+        assert gate.post_nowait(name) == name
 
     with pytest.raises(trio.WouldBlock):
-        gate.admission.enter_nowait()
+        gate.post_nowait(2)
 
 
 async def test_first_come_first_served(autojump_clock: MockClock) -> None:
@@ -77,7 +95,7 @@ async def test_nobody_overtakes_the_line(autojump_clock: MockClock) -> None:
         await line_up(posting, gate, 1, 2)
         gate.room = 2
         with pytest.raises(trio.WouldBlock):
-            gate.admission.enter_nowait()
+            gate.post_nowait(3)
         gate.admission.call()
         assert gate.posted == [1, 2]
 
@@ -115,13 +133,11 @@ async def test_a_post_counts_from_its_turn_on(autojump_clock: MockClock) -> None
 async def test_who_does_not_use_his_turn_passes_it_on(autojump_clock: MockClock) -> None:
     """His post is refused, and the room is the next one's."""
     gate = Gate(0)
-
-    def refuse() -> int:
-        raise trio.ClosedResourceError("its connection is closed")
+    gate.unwanted.add(1)
 
     async def change_mind() -> None:
         with pytest.raises(trio.ClosedResourceError, match=r"^its connection is closed$"):
-            await gate.admission.post_in_turn(refuse)
+            await gate.admission.post_in_turn(job(1))
 
     async with trio.open_nursery() as posting:
         posting.start_soon(change_mind)
@@ -144,4 +160,4 @@ async def test_closing_refuses_everybody(autojump_clock: MockClock) -> None:
     assert sorted(gate.refused) == [2, 3]
     reason = r"^no more tasks are accepted: the server is stopping$"
     with pytest.raises(trio.ClosedResourceError, match=reason):
-        gate.admission.enter_nowait()
+        gate.post_nowait(4)

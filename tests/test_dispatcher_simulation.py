@@ -60,16 +60,17 @@ class Ledger(ModelEngine):
 
     def check(self) -> None:
         dispatcher = self.dispatcher
-        queued = [job for job in dispatcher._books.queue if job.status is None]
-        handed = [job for worker in dispatcher._books.workers for job in worker.handed.values()]
-        busy = [worker for worker in dispatcher._books.workers if worker.handed]
+        books = dispatcher._books
+        queued = [job for job in books.queue._shared._jobs if job.status is None]
+        handed = [job for worker in books.workers for job in worker.handed.values()]
+        busy = [worker for worker in books.workers if worker.handed]
 
         alive = {*queued, *handed}
         assert len(alive) == len(queued) + len(handed) == len(self.posted) - len(self.ended)
         assert all(job.status is None for job in alive)
         assert self.counts == (len(queued) + len(handed) - len(busy), len(busy))
-        assert set(dispatcher._books.idle) == {
-            worker.id for worker in dispatcher._books.workers if worker.ready and not worker.handed
+        assert set(books.free) == {
+            worker.id for worker in books.workers if worker.ready and not worker.handed
         }
         assert all(job.worker_id is None for job in queued)
         assert all(len(worker.orders) < MAX_HANDED for worker in self.workers)
@@ -98,7 +99,7 @@ class Ledger(ModelEngine):
             case Status.CANCELLED if job.worker_id is None:
                 assert job not in self.ran_set, "it was told that it never began"
             case Status.CANCELLED:
-                assert job.cancel_reason is not None
+                assert job.verdict is not None
                 assert self.has_spoilt or (job in self.entered and job not in self.finished)
             case _:
                 pytest.fail(f"no way to end: {job.status}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -10,17 +11,19 @@ from typing import TYPE_CHECKING, Any
 import trio
 from serving import PATIENCE, is_running
 
+from trioserver._app import load_app
 from trioserver._pacing import Pacer
 from trioserver._settings import Settings
 from trioserver._stopping import Stopping
 from trioserver._tasks._local import LocalTaskWorkers
-from trioserver._tasks._pool import TaskPool, open_task_pool
+from trioserver._tasks._pool import Pool, open_pool
 from trioserver._tasks._workers import open_dispatcher
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from trioserver._tasks._dispatcher import Dispatcher
+    from trioserver._tasks._options import Options
     from trioserver._tasks._values import Completion
 
 
@@ -62,12 +65,14 @@ class Gate:
 class Workers:
     """Task workers, their pool, and the completions that came."""
 
-    def __init__(self, number: int, app: str, max_wait_time: float) -> None:
-        self.stopping = Stopping(max_wait_time)
-        self.engine = LocalTaskWorkers(app, number, self.stopping)
+    def __init__(self, app: str, settings: Settings) -> None:
+        self.settings = settings
+        self.stopping = Stopping(settings.max_wait_time)
+        self.app = load_app(app, serves=False)
+        self.engine = LocalTaskWorkers(self.app, settings, self.stopping)
         self.finished: list[Completion] = []
         self.dispatcher: Dispatcher
-        self.pool: TaskPool
+        self.pool: Pool
 
     async def on_finish(self, completion: Completion) -> None:
         self.finished.append(completion)
@@ -77,6 +82,22 @@ class Workers:
 
     async def run(self, function: Callable[..., object], *args: object) -> Any:  # as tasks return
         return await self.pool.run_task((function, *args))
+
+    async def post_with(
+        self, options: dict[str, Any], function: Callable[..., object], *args: object
+    ) -> int:
+        return await self.pool.task(
+            (function, *args), self.options(**options), stream=None, on_finish=None
+        )
+
+    def options(
+        self,
+        timeout: float | None = None,
+        queue_timeout: float = math.inf,
+        retries: int = 0,
+        task_worker: int | None = None,
+    ) -> Options:
+        return self.pool.options(timeout, queue_timeout, retries, task_worker)
 
     async def outcome(self, function: Callable[..., object], *args: object) -> Completion:
         (completion,) = await self.pool.run_tasks([(function, *args)])
@@ -106,15 +127,22 @@ class Workers:
 
 @asynccontextmanager
 async def open_workers(
-    number: int = 1, app: str = "task_app:App", max_wait_time: float = PATIENCE
+    number: int = 1, app: str = "task_app:App", max_wait_time: float = PATIENCE, **settings: Any
 ) -> AsyncIterator[Workers]:
     """Real task workers under a pool; a regular exit stops them gracefully."""
-    workers = Workers(number, app, max_wait_time)
+    workers = Workers(
+        app, Settings(task_worker_num=number, max_wait_time=max_wait_time, **settings)
+    )
     with trio.fail_after(2 * PATIENCE):
         async with (
             open_dispatcher(workers.engine) as workers.dispatcher,
-            open_task_pool(
-                workers.dispatcher, workers.on_finish, Settings(), workers.stopping, Pacer()
+            open_pool(
+                workers.dispatcher,
+                workers.on_finish,
+                workers.app.on_progress,
+                workers.settings,
+                workers.stopping,
+                Pacer(),
             ) as workers.pool,
         ):
             yield workers

@@ -30,7 +30,7 @@ _CALLBACKS: Final[dict[str, tuple[tuple[str, ...], bool | None]]] = {
     "on_receive": (("stream", "data"), True),
     "on_close": (("stream",), True),
     "on_stream": (("stream",), True),
-    "on_task": (("task",), False),
+    "on_task": (("task",), None),
     "on_finish": (("completion",), True),
     "on_progress": (("task_id", "value"), True),
     "on_message": (("server", "source", "message"), True),
@@ -69,6 +69,11 @@ class App:
         """The names of those that it has."""
         return tuple(name for name in _CALLBACKS if getattr(self, name) is not None)
 
+    @property
+    def has_async_task(self) -> bool:
+        """Whether ``on_task`` is a coroutine function."""
+        return is_coroutine_function(self.on_task)
+
     def check(self, settings: Settings, *, needs_import: bool = True) -> None:
         """See whether the app has what ``settings`` ask for.
 
@@ -101,12 +106,13 @@ class App:
             )
 
 
-def load_app(target: object) -> App:
+def load_app(target: object, *, serves: bool = True) -> App:
     """Load and check an app.
 
     Args:
       target: ``"module"`` or ``"module:attr"``, or the module, class or object itself. A class is
         instantiated here, and once in each task worker.
+      serves: Whether it must have a callback for what clients send.
 
     Raises:
       AppError: with everything that is wrong with it.
@@ -122,6 +128,10 @@ def load_app(target: object) -> App:
     app = instantiate(found)
     problems: list[str] = []
     callbacks = _callbacks_of(app, problems)
+    if "on_receive" in callbacks and "on_stream" in callbacks:
+        problems.append("on_receive and on_stream exclude each other")
+    elif serves and not problems and not callbacks.keys() & {"on_receive", "on_stream"}:
+        problems.append("on_receive is required (or on_stream)")
     settings = getattr(app, "settings", None)
     if settings is not None and not isinstance(settings, Settings):
         problems.append(f"settings must be a trioserver.Settings: {settings!r}")
@@ -156,10 +166,6 @@ def _callbacks_of(app: object, problems: list[str]) -> dict[str, Callable[..., A
             callbacks[name] = callback
         else:
             problems.append(problem)
-    if "on_receive" in callbacks and "on_stream" in callbacks:
-        problems.append("on_receive and on_stream exclude each other")
-    elif not problems and "on_receive" not in callbacks and "on_stream" not in callbacks:
-        problems.append("on_receive is required (or on_stream)")
     return callbacks
 
 

@@ -105,18 +105,21 @@ class TaskFailed(TaskError):
 
 
 class TaskTimeout(TaskError):
-    """The task ran out of its time and was killed; no task has a time limit yet.
+    """The task ran out of its time: it was killed, or had not begun.
 
     Args:
-      seconds: The time that it had.
+      seconds: The time that it had: ``timeout`` if it ran, ``queue_timeout`` if not.
+      begun: Whether it had begun to run, and so may have done a part of its work.
     """
 
-    def __init__(self, seconds: float) -> None:
-        super().__init__(seconds)
+    def __init__(self, seconds: float, begun: bool = True) -> None:  # noqa: FBT001, FBT002  # pickles
+        super().__init__(seconds, begun)
         self.seconds = seconds
+        self.begun = begun
 
     def __str__(self) -> str:
-        return f"the task did not end within {self.seconds:g} s"
+        what = "end" if self.begun else "begin"
+        return f"the task did not {what} within {self.seconds:g} s"
 
 
 class TaskCancelled(TaskError):

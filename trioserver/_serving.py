@@ -24,7 +24,7 @@ from trioserver._server import Server
 from trioserver._settings import Settings
 from trioserver._stopping import Stopping
 from trioserver._tasks._local import LocalTaskWorkers
-from trioserver._tasks._pool import open_task_pool
+from trioserver._tasks._pool import open_pool
 from trioserver._tasks._workers import open_dispatcher
 
 if TYPE_CHECKING:
@@ -70,8 +70,7 @@ async def serve(  # noqa: ASYNC128  # `_live` calls started()
     stopping = Stopping(settings.max_wait_time)
     workers = None
     if settings.task_worker_num:
-        assert checked.spec is not None, "App.check has seen to it"
-        workers = LocalTaskWorkers(checked.spec, settings.task_worker_num, stopping)
+        workers = LocalTaskWorkers(checked, settings, stopping)
     with bind_all(settings.bind) as listeners:
         await run_event_worker(
             checked, settings, listeners, workers, stopping, task_status=task_status
@@ -137,7 +136,9 @@ async def _live(
         _maybe(
             None
             if dispatcher is None or app.on_finish is None
-            else open_task_pool(dispatcher, app.on_finish, settings, stopping, pacer)
+            else open_pool(
+                dispatcher, app.on_finish, app.on_progress, settings, stopping, pacer
+            )
         ) as pool,
         # 2. callbacks end
         connections.handling(stopping),

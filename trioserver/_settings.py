@@ -41,6 +41,10 @@ def _at_least(least: float) -> Check:
     return lambda value: None if value >= least else f"must be >= {least}"
 
 
+def _more_than(bound: float) -> Check:
+    return lambda value: None if value > bound else f"must be > {bound}"
+
+
 def _finite_at_least(least: float) -> Check:
     return lambda value: None if least <= value < math.inf else f"must be >= {least} and finite"
 
@@ -123,6 +127,76 @@ class Settings:
             "beyond it, posting waits.",
             unit="tasks",
             check=_at_least(1),
+        ),
+    )
+    max_queued_bytes: int = attrs.field(
+        default=2**30,
+        metadata=_about(
+            "Pickled data of tasks that have not ended; and beside it, data and results that wait "
+            "for on_finish; beyond it, posting waits.",
+            unit="bytes",
+            check=_at_least(1),
+        ),
+    )
+    max_task_size: int = attrs.field(
+        default=64 * 2**20,
+        metadata=_about(
+            "The largest data of one task, and the largest result, pickled.",
+            unit="bytes",
+            check=_at_least(1),
+        ),
+    )
+    max_tasks_per_connection: int = attrs.field(
+        default=0,
+        metadata=_about(
+            "Tasks that a connection may have posted by stream.task and not heard of; beyond it, "
+            "its posting waits; 0 for any number.",
+            unit="tasks",
+            check=_at_least(0),
+        ),
+    )
+    task_timeout: float = attrs.field(
+        default=math.inf,
+        converter=_as_float,
+        metadata=_about(
+            "How long a task may run before it is killed, unless its post says otherwise.",
+            unit="seconds",
+            check=_more_than(0),
+        ),
+    )
+    task_concurrency: int = attrs.field(
+        default=16,
+        metadata=_about(
+            "Tasks that a task worker runs at a time if on_task is a coroutine function.",
+            unit="tasks",
+            check=_from_to(1, 100),
+        ),
+    )
+    task_window: int = attrs.field(
+        default=0,
+        metadata=_about(
+            "Tasks that a task worker may have in hand; 1 for only the one that runs, 0 for about "
+            "2 ms of work.",
+            unit="tasks",
+            check=_at_least(0),
+        ),
+    )
+    task_max_request: int = attrs.field(
+        default=0,
+        metadata=_about(
+            "Tasks after which a task worker is replaced, or up to a quarter fewer, so that not "
+            "all leave together; 0 for never.",
+            unit="tasks",
+            check=_at_least(0),
+        ),
+    )
+    task_max_memory: int = attrs.field(
+        default=0,
+        metadata=_about(
+            "Memory (RSS) beyond which a task worker is replaced after the task that it runs; 0 "
+            "for any amount.",
+            unit="bytes",
+            check=_at_least(0),
         ),
     )
     max_conn: int = attrs.field(

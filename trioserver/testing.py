@@ -166,8 +166,7 @@ async def open_app(
         if in_memory:
             checked.check(chosen, needs_import=False)
             stopping = Stopping(chosen.max_wait_time)
-            number = chosen.task_worker_num
-            workers = InlineTaskWorkers(checked, number) if number else None
+            workers = InlineTaskWorkers(checked, chosen) if chosen.task_worker_num else None
             server: Server = await nursery.start(
                 run_event_worker, checked, chosen, (), workers, stopping
             )

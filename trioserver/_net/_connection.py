@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import types
 from typing import TYPE_CHECKING, Any, TypeVarTuple, final
 
@@ -203,28 +204,41 @@ class Connection(trio.abc.HalfCloseableStream):
         self,
         data: object,
         *,
+        timeout: float | None = None,
+        queue_timeout: float = math.inf,
+        retries: int = 0,
+        task_worker: int | None = None,
         on_finish: Callable[[Completion], Awaitable[object]] | None = None,
     ) -> int:
         """Post a task that belongs to this connection; otherwise as `Server.task`.
 
         When the connection closes, the task is cancelled, queued or running, and its completion
-        says so. The completion's ``stream`` is this connection: where to answer.
+        says so. The completion's ``stream`` is this connection: where to answer. Waits also while
+        `Settings.max_tasks_per_connection` of its tasks have not been heard of.
 
         Raises:
           trio.ClosedResourceError: also if the connection is closed.
         """
         self._check_open()
-        return await self.server._post(data, self, on_finish)
+        pool = self.server._pool
+        options = pool.options(timeout, queue_timeout, retries, task_worker)
+        return await pool.task(data, options, stream=self, on_finish=on_finish)
 
     def task_nowait(
         self,
         data: object,
         *,
+        timeout: float | None = None,
+        queue_timeout: float = math.inf,
+        retries: int = 0,
+        task_worker: int | None = None,
         on_finish: Callable[[Completion], Awaitable[object]] | None = None,
     ) -> int:
         """Post as `task` does, if that needs no waiting; else raise `trio.WouldBlock`."""
         self._check_open()
-        return self.server._post_nowait(data, self, on_finish)
+        pool = self.server._pool
+        options = pool.options(timeout, queue_timeout, retries, task_worker)
+        return pool.task_nowait(data, options, stream=self, on_finish=on_finish)
 
     def start_soon(
         self, async_fn: Callable[[*ArgsT], Awaitable[object]], *args: *ArgsT, name: object = None

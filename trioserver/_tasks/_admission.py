@@ -1,4 +1,4 @@
-"""The gate in front of the queue: who may post now, and who waits, first come first served.
+"""A gate in front of the queue: who may post now, and who waits, first come first served.
 
 Whoever opens the gate posts for those in line, in their order, and then wakes them. If it woke them
 to post by themselves, Trio would run them in any order, and others could come in between.
@@ -15,51 +15,60 @@ import trio
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_CLOSED: Final = "no more tasks are accepted: the server is stopping"
+    from trioserver._tasks._job import Job
+
+CLOSED: Final = "no more tasks are accepted: the server is stopping"
 
 
 class Admission:
     """Lets posts through while there is room, and makes others wait in line.
 
     Args:
-      room: How many more fit now; posting one must make it one less at once.
+      has_room: Whether a job fits now.
+      accept: Takes a job that does, and returns its id; less room must be left at once.
     """
 
-    def __init__(self, room: Callable[[], int]) -> None:
-        self._room = room
+    def __init__(self, has_room: Callable[[Job], bool], accept: Callable[[Job], int]) -> None:
+        self._has_room = has_room
+        self._accept = accept
         self._line: deque[_Place] = deque()
         self._is_closed = False
 
     def __len__(self) -> int:
         return len(self._line)
 
-    def enter_nowait(self) -> None:
-        """Return if the caller may post at once.
+    def post_nowait(self, job: Job) -> int:
+        """Post ``job`` if that can be done at once.
+
+        Returns:
+          Its id.
 
         Raises:
           trio.WouldBlock: if there is no room, or someone is in line.
           trio.ClosedResourceError: after `close`.
         """
         if self._is_closed:
-            raise trio.ClosedResourceError(_CLOSED)
-        if self._line or self._room() <= 0:
+            raise trio.ClosedResourceError(CLOSED)
+        if self._line or not self._has_room(job):
             raise trio.WouldBlock
+        return self._accept(job)
 
-    async def post_in_turn(self, post: Callable[[], int]) -> int:
-        """Wait in line; ``post`` is called when it is its turn, unless this is cancelled before.
+    async def post_in_turn(self, job: Job) -> int:
+        """Wait in line, and have ``job`` posted in turn, unless this is cancelled before.
 
         Returns:
-          What ``post`` returned.
+          Its id.
 
         Raises:
-          trio.ClosedResourceError: if `close` comes first, or if ``post`` raises it.
+          trio.ClosedResourceError: if `close` comes first, or if accepting it raises this.
         """
-        place = _Place(post, trio.lowlevel.current_task())
+        place = _Place(job, trio.lowlevel.current_task())
         self._line.append(place)
 
         def leave(_raise_cancel: object) -> trio.lowlevel.Abort:
             # At the cancellation itself: the gate may open before the task runs again.
             self._line.remove(place)
+            self.call()  # whoever is behind a large one may fit
             return trio.lowlevel.Abort.SUCCEEDED
 
         posted: int = await trio.lowlevel.wait_task_rescheduled(leave)
@@ -67,27 +76,23 @@ class Admission:
 
     def call(self) -> None:
         """Post for those in line as far as there is room; for whenever there may be more."""
-        while self._line and self._room() > 0:
-            self._line.popleft().take_turn()
+        while self._line and self._has_room(self._line[0].job):
+            place = self._line.popleft()
+            trio.lowlevel.reschedule(place.task, outcome.capture(self._accept, place.job))
 
     def close(self) -> None:
         """Refuse everybody from now on, those in line too."""
         self._is_closed = True
         while self._line:
-            self._line.popleft().refuse(trio.ClosedResourceError(_CLOSED))
+            refusal = outcome.Error(trio.ClosedResourceError(CLOSED))
+            trio.lowlevel.reschedule(self._line.popleft().task, refusal)
 
 
 class _Place:
     """One place in the line."""
 
-    __slots__ = ("_post", "_task")
+    __slots__ = ("job", "task")
 
-    def __init__(self, post: Callable[[], int], task: trio.lowlevel.Task) -> None:
-        self._post = post
-        self._task = task
-
-    def take_turn(self) -> None:
-        trio.lowlevel.reschedule(self._task, outcome.capture(self._post))
-
-    def refuse(self, refusal: trio.ClosedResourceError) -> None:
-        trio.lowlevel.reschedule(self._task, outcome.Error(refusal))
+    def __init__(self, job: Job, task: trio.lowlevel.Task) -> None:
+        self.job = job
+        self.task = task

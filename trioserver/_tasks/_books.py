@@ -1,10 +1,12 @@
-"""Where every job is that has not ended: queued, or handed to one worker. No decisions."""
+"""Where every job is that has not ended: in the queue, or handed to one worker. No decisions."""
 
 from __future__ import annotations
 
-from collections import deque
+import math
+from itertools import islice
 from typing import TYPE_CHECKING
 
+from trioserver._tasks._queue import Queue
 from trioserver._tasks._recorder import MAX_HANDED
 
 if TYPE_CHECKING:
@@ -14,41 +16,74 @@ if TYPE_CHECKING:
 
 
 class Worker:
-    """A worker as the dispatcher sees it."""
+    """A worker as the dispatcher sees it.
+
+    Args:
+      worker_id: Its number.
+      concurrency: How many jobs it runs at a time.
+    """
 
     __slots__ = (
+        "due_at",
+        "ending",
         "handed",
         "heard_at",
         "id",
+        "is_doubted",
+        "is_worn",
+        "life",
         "look_at",
         "looks",
         "next_seq",
+        "places",
         "ready",
+        "ready_at",
         "reported",
+        "runs",
+        "runs_before",
         "settled",
+        "slots",
     )
 
-    def __init__(self, worker_id: int) -> None:
+    def __init__(self, worker_id: int, concurrency: int) -> None:
         self.id = worker_id
+        self.slots = concurrency
         self.ready = False
-        # In the order in which they run; the first one runs, or will in a moment.
+        self.ready_at = 0.0
+        # In the order in which they begin; the first ones run, or will in a moment.
         self.handed: dict[int, Job] = {}
         self.next_seq = 1
         # The last job that it has done with, run or skipped.
         self.reported = 0
+        # Places on its page (`seq % MAX_HANDED`) that are taken; None where jobs end in their order
+        # and the places are those from `reported` to `next_seq`.
+        self.places: set[int] | None = None if concurrency == 1 else set()
         # When it last made progress: took up work after none, or reported.
         self.heard_at = 0.0
         # When to look at it next, should it make none, and after how many looks in vain.
         self.look_at = 0.0
         self.looks = 0
+        # Whether a look has found that it begins nothing of what it has.
+        self.is_doubted = False
         # Nothing new can be learnt of it before its running task ends.
         self.settled = False
+        # No limit of time that concerns its jobs is over before this.
+        self.due_at = math.inf
+        # Jobs that were asked to end, and when that must have had its effect.
+        self.ending: dict[int, float] = {}
+        # Jobs that its process has run, may run, and that its earlier processes have run.
+        self.runs = 0
+        self.life: float = math.inf
+        self.runs_before = 0
+        # It gets nothing more, and leaves when its hands are empty.
+        self.is_worn = False
 
     def progressed(self, now: float) -> None:
         """It took up work after none, or reported."""
         self.heard_at = now
         self.look_at = 0.0
         self.looks = 0
+        self.is_doubted = False
         self.settled = False
 
     @property
@@ -56,9 +91,41 @@ class Worker:
         """The job that runs, or will in a moment; only while something is handed."""
         return next(iter(self.handed))
 
+    @property
+    def has_ahead(self) -> bool:
+        """Whether it has more in hand than it can run."""
+        return len(self.handed) > self.slots
+
+    @property
+    def last_to_run(self) -> int:
+        """The last of those that run, or will in a moment; only while it `has_ahead`."""
+        return self.first if self.slots == 1 else next(islice(self.handed, self.slots - 1, None))
+
     def room(self, window: int) -> int:
-        """How many more it may hold."""
-        return min(1 + window - len(self.handed), MAX_HANDED - (self.next_seq - self.reported))
+        """How many more it may hold, so that ``window`` of them wait there."""
+        if self.is_worn:
+            return 0
+        in_hand = len(self.handed)
+        places = len(self.places) if self.places is not None else self.next_seq - self.reported
+        room = min(self.slots + window - in_hand, MAX_HANDED - places)
+        return room if self.life == math.inf else min(room, int(self.life) - self.runs - in_hand)
+
+    def take_seq(self) -> int:
+        """The next number of a job of its."""
+        seq = self.next_seq
+        if self.places is not None:
+            while seq % MAX_HANDED in self.places:
+                seq += 1
+            self.places.add(seq % MAX_HANDED)
+        self.next_seq = seq + 1
+        return seq
+
+    def done_with(self, seq: int) -> None:
+        """It has reported, so its page needs the job's place no longer."""
+        if self.places is not None:
+            self.places.discard(seq % MAX_HANDED)
+        if seq > self.reported:
+            self.reported = seq
 
 
 class Books:
@@ -66,88 +133,67 @@ class Books:
 
     Args:
       workers: How many; their ids are 0 to ``workers`` - 1.
+      concurrency: How many jobs each runs at a time.
     """
 
-    def __init__(self, workers: int) -> None:
-        self.workers = [Worker(worker_id) for worker_id in range(workers)]
-        # Ready workers with nothing handed to them, the longest idle first.
-        self.idle: dict[int, Worker] = {}
-        # Cancelled jobs stay in the queue, ended, until they are met.
-        self.queue: deque[Job] = deque()
-        self.queued = 0
+    def __init__(self, workers: int, concurrency: int) -> None:
+        self.workers = [Worker(worker_id, concurrency) for worker_id in range(workers)]
+        self.queue = Queue(workers)
+        # Ready workers that could begin one more job at once, the longest idle first.
+        self.free: dict[int, Worker] = {}
         self.handed = 0
-        # Workers with something handed to them.
-        self.busy = 0
+        self.running = 0
 
     @property
     def waiting(self) -> int:
-        """Jobs that have not begun: queued, or handed ahead of a worker's running one."""
-        return self.queued + self.handed - self.busy
+        """Jobs that have not begun: queued, or handed ahead of what its worker can run."""
+        return self.queue.waiting + self.handed - self.running
 
-    # The queue
-
-    def put(self, job: Job) -> None:
-        """Queue a new job."""
-        self.queue.append(job)
-        self.queued += 1
-
-    def put_back(self, jobs: Sequence[Job]) -> None:
-        """Queue jobs that were taken back where they were: before all that came after them."""
-        for job in jobs:
-            job.worker_id = None
-            job.seq = -1
-        self.queue.extendleft(reversed(jobs))
-        self.queued += len(jobs)
-
-    def next(self) -> Job:
-        """Take the next job out of the queue; only while some are ``queued``."""
-        while True:
-            job = self.queue.popleft()
-            if job.status is None:
-                self.queued -= 1
-                return job
-
-    def drop(self) -> None:
-        """One of the queue has ended there."""
-        self.queued -= 1
-        # Those that were cancelled must not outnumber those that wait.
-        if len(self.queue) > 2 * self.queued + 64:
-            self.queue = deque(job for job in self.queue if job.status is None)
-
-    # The workers' hands
-
-    def add_worker(self, worker: Worker) -> None:
+    def add_worker(self, worker: Worker, now: float, life: float) -> None:
         """It has a new process, whose flight recorder says that 0 was begun last."""
         worker.ready = True
+        worker.ready_at = now
         worker.next_seq = 1
         worker.reported = 0
-        self.idle[worker.id] = worker
+        worker.runs_before += worker.runs
+        worker.runs = 0
+        worker.life = life
+        worker.is_worn = False
+        if worker.places is not None:
+            worker.places.clear()
+        self.free[worker.id] = worker
 
     def remove_worker(self, worker: Worker) -> None:
         """Nothing more can be handed to it."""
         worker.ready = False
-        self.idle.pop(worker.id, None)
+        self.free.pop(worker.id, None)
 
     def hand(self, worker: Worker, jobs: Sequence[Job], now: float) -> None:
         """Put ``jobs`` into its hands."""
-        if not worker.handed:
-            self.idle.pop(worker.id, None)
-            self.busy += 1
+        handed = worker.handed
+        before = len(handed)
+        if not handed:
             worker.progressed(now)
         for job in jobs:
-            job.seq = worker.next_seq
+            job.seq = worker.take_seq()
             job.worker_id = worker.id
-            worker.handed[job.seq] = job
-            worker.next_seq += 1
+            handed[job.seq] = job
         self.handed += len(jobs)
+        after = len(handed)
+        self.running += min(after, worker.slots) - min(before, worker.slots)
+        if after >= worker.slots:
+            self.free.pop(worker.id, None)
 
     def take(self, worker: Worker, seq: int) -> Job | None:
         """Take one job off its hands; None if it is not there (any more)."""
         job = worker.handed.pop(seq, None)
         if job is not None:
             self.handed -= 1
-            if not worker.handed:
-                self.busy -= 1
-                if worker.ready:
-                    self.idle[worker.id] = worker
+            left = len(worker.handed)
+            if left < worker.slots:
+                self.running -= 1
+                if worker.ready and not worker.is_worn and left == worker.slots - 1:
+                    self.free[worker.id] = worker
+            if worker.ending:
+                worker.ending.pop(seq, None)
         return job

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
 
 import trio
 
+from trioserver._tasks._task import WAITING_REFUSED
 from trioserver._tasks._values import Completion
 
 if TYPE_CHECKING:
@@ -15,6 +17,19 @@ if TYPE_CHECKING:
 
 KILL_TIME: Final = 5.0
 """Seconds that a killed worker has to be gone; SIGKILL needs milliseconds."""
+
+is_in_task: ContextVar[bool] = ContextVar("is_in_task", default=False)
+"""Whether this runs inside a task: true where tasks run in the process that posts them."""
+
+
+def refuse_in_task() -> None:
+    """Refuse to wait for a task where that could last for ever.
+
+    Raises:
+      RuntimeError: inside a task.
+    """
+    if is_in_task.get():
+        raise RuntimeError(WAITING_REFUSED)
 
 
 async def run_jobs(

@@ -1,26 +1,31 @@
-"""Which job goes to which worker, and what must die: the decisions, without any I/O.
+"""What becomes of every job: the decisions, without any I/O.
 
 One queue feeds all workers, so a short task never waits behind a long one while a worker is idle.
 Every method is synchronous and leaves the state whole; time comes from a clock that is passed in.
 Rules:
 
-1. A job is in exactly one place: queued, handed to one worker, or ended.
-2. A worker that waits for nothing is handed a job at once. Only when there is a backlog is more
-   handed ahead: about `WINDOW` seconds of work by recent run times, one job where they are long or
-   unknown. A worker must not pay a round trip between two tasks, and short tasks must share one.
-3. What is handed ahead and not begun can be taken back at any moment (`Engine.revoke`), and is,
-   when its worker turns out slow and another is idle, or when the worker must be killed.
-4. A job that has begun ends by its worker's report or its worker's death, and by nothing else.
+1. A job is in exactly one place: queued, waiting for its next attempt, handed to one worker, or
+   ended (`_books`).
+2. Who gets which job, and when, is `_placing`'s affair; what is late or stuck, `_watching`'s.
+3. A job that has begun ends by its worker's report or its worker's death, and by nothing else. Who
+   wants it ended gives a *verdict*, which says what that death will mean.
+4. An attempt that failed, ran out of time or lost its worker is followed by another one if the job
+   has retries left. One that never began was none.
 """
 
 from __future__ import annotations
 
+import logging
 import math
+from random import Random
 from typing import TYPE_CHECKING, Final
 
 from trioserver._tasks._books import Books
-from trioserver._tasks._run_times import WINDOW, RunTimes
-from trioserver._tasks._wire import Status
+from trioserver._tasks._placing import Placement
+from trioserver._tasks._snapshot import statistics_of
+from trioserver._tasks._statistics import Counters
+from trioserver._tasks._watching import Watch
+from trioserver._tasks._wire import Answer, Status, pack_timeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,10 +33,18 @@ if TYPE_CHECKING:
     from trioserver._tasks._books import Worker
     from trioserver._tasks._engine import Engine
     from trioserver._tasks._job import Job
+    from trioserver._tasks._policy import Policy
+    from trioserver._tasks._statistics import TaskStatistics
     from trioserver._tasks._wire import Report
 
-_MAX_LOOKS: Final = 9
-"""Doublings of the time between two looks at a worker that makes no progress: to a second."""
+logger = logging.getLogger("trioserver.tasks")
+
+_RETRIED: Final = frozenset({Status.FAILED, Status.TIMED_OUT, Status.CRASHED})
+_FIRST_DELAY: Final = 0.1
+_MAX_DELAY: Final = 30.0
+_MAX_DOUBLINGS: Final = 20
+_JITTER: Final = 0.25
+"""The part of a delay by which it may be longer, so that tasks that failed together part."""
 
 
 class Dispatcher:
@@ -42,6 +55,8 @@ class Dispatcher:
       workers: Ids are 0 to ``workers`` - 1; each takes jobs from its `worker_ready` on.
       clock: The time in seconds, the same for stamps in reports.
       set_alarm: Called with a time at which `look_after` must be called; the earliest counts.
+      policy: What the settings ask for.
+      random: Of delays and lives.
     """
 
     def __init__(
@@ -50,28 +65,38 @@ class Dispatcher:
         workers: int,
         clock: Callable[[], float],
         set_alarm: Callable[[float], None],
+        policy: Policy,
+        random: Random | None = None,
     ) -> None:
         self._engine = engine
         self.clock = clock
         self._set_alarm = set_alarm
-        self._books = Books(workers)
-        self._run_times = RunTimes()
-        # `accept` looks for a worker only from this length of the queue on: where none has room,
-        # looking again at every post would make posts cost as much as there are workers.
-        self._worth_a_look = 1.0
+        self._policy = policy
+        self._random = random or Random()  # noqa: S311  # of no secret
+        self._counters = Counters()
+        self._books = Books(workers, policy.concurrency)
+        self._watch = Watch(engine, clock, set_alarm)
+        self._placement = Placement(
+            self._books, engine, policy.max_window, clock, set_alarm, self._watch.handed
+        )
         self._listeners: list[Callable[[], None]] = []
 
     # What a pool calls
 
     @property
+    def workers(self) -> int:
+        """How many workers there are."""
+        return len(self._books.workers)
+
+    @property
     def waiting(self) -> int:
-        """Jobs that have not begun: queued, or handed ahead of a worker's running one."""
+        """Jobs that have not begun: queued, or handed ahead of a worker's running ones."""
         return self._books.waiting
 
     @property
     def running(self) -> int:
         """Jobs that run."""
-        return self._books.busy
+        return self._books.running
 
     def on_room(self, listener: Callable[[], None]) -> None:
         """Have ``listener`` called whenever `waiting` may have become less."""
@@ -79,41 +104,57 @@ class Dispatcher:
 
     def accept(self, job: Job) -> None:
         """Queue ``job``; it ends in exactly one ``job.sink.job_ended(job)``."""
-        books = self._books
-        books.put(job)
-        if books.queued >= self._worth_a_look:
-            self._dispatch()
+        self._counters.posted += 1
+        self._books.queue.put(job, self.clock())
+        if job.options.queue_timeout != math.inf:
+            self._set_alarm(self._books.queue.due_at)
+        self._placement.job_came(job)
 
     def cancel(self, job: Job, reason: str) -> None:
-        """End ``job`` as cancelled: at once if it has not begun, else by killing its worker.
+        """End ``job`` as cancelled: at once if it has not begun, else by force.
 
-        If it ends by itself before the kill takes effect, that is how it ended.
+        If it ends by itself before that takes effect, that is how it ended.
         """
-        if job.status is not None or job.cancel_reason is not None:
+        verdict = Status.CANCELLED, reason.encode()
+        if job.status is not None:
             return
-        if job.worker_id is None:
-            self._end_cancelled(job, reason)
-            self._books.drop()
-        else:
-            worker = self._books.workers[job.worker_id]
-            if self._engine.revoke(worker.id, job.seq):
-                self._books.take(worker, job.seq)
-                self._end_cancelled(job, reason)
-            else:
-                job.cancel_reason = reason
-                self._kill_running(worker, job)
-        self._dispatch_anew()
+        if job.verdict is not None:
+            job.verdict = verdict  # it is on its end already, and must not be tried again
+        elif not self._end_unbegun(job, *verdict):
+            self._end_running(job, *verdict)
+        self._changed()
+
+    def statistics(self) -> TaskStatistics:
+        """All numbers as they are now."""
+        statistics = statistics_of(self._books, self._counters, self._engine, self.clock())
+        if not statistics.is_balanced:
+            logger.error("the ledger of tasks does not balance: %s", statistics)
+        return statistics
 
     # What an engine calls (`_engine.Events`)
 
     def worker_ready(self, worker_id: int) -> None:
-        self._books.add_worker(self._books.workers[worker_id])
-        self._dispatch_anew()
+        self._books.add_worker(self._books.workers[worker_id], self.clock(), self._life())
+        self._changed()
 
     def reported(self, worker_id: int, reports: Sequence[Report]) -> None:
-        worker = self._books.workers[worker_id]
-        self._take_reports(worker, reports)
-        self._dispatch_anew()
+        self._take_reports(self._books.workers[worker_id], reports)
+        self._changed()
+
+    def progressed(self, worker_id: int, values: Sequence[tuple[int, bytes]]) -> None:
+        handed = self._books.workers[worker_id].handed
+        for seq, body in values:
+            job = handed.get(seq)
+            if job is not None:
+                job.sink.job_progressed(job, body)
+
+    def posted(self, worker_id: int, seq: int, payload: bytes) -> None:
+        job = self._books.workers[worker_id].handed.get(seq)
+        if job is None:
+            answer, task_id, reason = Answer.CLOSED, 0, "the task that posts is over"
+        else:
+            answer, task_id, reason = job.sink.job_posts(job, payload)
+        self._engine.answer_post(worker_id, seq, answer, task_id, reason)
 
     def worker_died(
         self, worker_id: int, exit_code: int | None, begun: tuple[int, float] | None
@@ -121,152 +162,66 @@ class Dispatcher:
         worker = self._books.workers[worker_id]
         self._books.remove_worker(worker)
         now = self.clock()
-        if begun is None or not worker.reported <= begun[0] < worker.next_seq:
-            begun = worker.next_seq, now  # a page that makes no sense: all may have begun
-        begun_seq, begun_at = begun
+        if begun is not None and not worker.reported <= begun[0] < worker.next_seq:
+            begun = None
+        # A page that makes no sense: all may have begun.
+        last = worker.next_seq if begun is None else begun[0]
         jobs = list(worker.handed.values())
         for job in jobs:
             self._books.take(worker, job.seq)
-        lost = [job for job in jobs if job.seq <= begun_seq]
-        self._not_run([job for job in jobs if job.seq > begun_seq])
-        for job in lost:
-            job.begun_at = begun_at
-            job.ran = max(0.0, now - begun_at)
-            if job.cancel_reason is not None:
-                self._end(job, Status.CANCELLED, job.cancel_reason.encode())
-            else:
+        self._not_run([job for job in jobs if job.seq > last])
+        for job in jobs:
+            if job.seq <= last:
+                at = now if begun is None else self._engine.begun_at(worker_id, job.seq)
+                job.begun_at = min(at, now)
+                job.ran = now - job.begun_at
                 code = "" if exit_code is None else str(exit_code)
-                self._end(job, Status.CRASHED, code.encode())
-        self._dispatch_anew()
+                self._ended(job, *(job.verdict or (Status.CRASHED, code.encode())))
+        self._changed()
 
     # What the alarm calls
 
     def look_after(self) -> None:
-        """Look after workers that have made no progress for a while."""
+        """See what is due: next attempts, limits of time, workers that make no progress."""
         now = self.clock()
+        queue = self._books.queue
+        queue.release(now)
+        for job in queue.take_late(now):
+            self._end_unbegun(job, Status.TIMED_OUT, pack_timeout(job.options.queue_timeout, False))
         for worker in self._books.workers:
-            if len(worker.handed) > 1 and not worker.settled:
-                self._look_after(worker, now)
-        self._dispatch_anew()
+            self._look_after(worker, now)
+        if queue.due_at != math.inf:
+            self._set_alarm(queue.due_at)
+        self._changed()
 
     def _look_after(self, worker: Worker, now: float) -> None:
-        due = max(worker.heard_at + WINDOW, worker.look_at)
-        if now < due:
-            self._set_alarm(due)
+        if not self._watch.is_worth_a_look(worker, now):
             return
         # Results of short tasks are sent together, so some may lie behind a task that is long.
         unsent = self._engine.unsent_reports(worker.id)
-        reports = [report for report in unsent if report[0] > worker.reported]
-        if reports:
-            self._take_reports(worker, reports)
-            return
-        begun_seq, begun_at = self._engine.begun(worker.id)
-        # One that has not run for that long yet may still end so quickly that its report stays
-        # behind the next one, and nobody would look.
-        if begun_seq != worker.first or now < begun_at + WINDOW:
-            # One that was stopped is looked at less and less often.
-            worker.look_at = now + WINDOW * 2**worker.looks
-            worker.looks = min(worker.looks + 1, _MAX_LOOKS)
-            self._set_alarm(worker.look_at)
-            return
-        worker.settled = True
-        if not self._run_times.is_long:
-            self._take_back_after(worker, worker.first)
+        self._take_reports(worker, [report for report in unsent if report[0] in worker.handed])
+        found = self._watch.look(worker, now)
+        if found.is_slow and not self._placement.run_times.is_long:
+            self._placement.take_back_after(worker, worker.last_to_run)
+        if found.is_stuck:
+            self._replace(worker)
+        for job in found.late:
+            self._end_running(job, Status.TIMED_OUT, pack_timeout(job.options.timeout, True))
+        if found.must_die:
+            self._kill(worker)
 
     # Decisions
 
-    def _dispatch_anew(self) -> None:
-        """Dispatch after the state of a worker has changed."""
-        self._worth_a_look = 1.0
-        self._dispatch()
+    def _changed(self) -> None:
+        """Go on after a worker's state, or the queue's, has changed."""
+        self._placement.workers_changed()
         for listener in self._listeners:
             listener()
 
-    def _dispatch(self) -> None:
-        books, run_times = self._books, self._run_times
-        if books.idle and not books.queued:
-            self._take_back_for_idle()
-        window = run_times.window
-        ready = sum(worker.ready for worker in books.workers)
-        while books.queued:
-            worker = self._choose(window)
-            if worker is None:
-                break
-            share = math.ceil(books.queued / ready)
-            count = 1 if run_times.is_long else max(1, min(share, worker.room(window)))
-            self._hand(worker, [books.next() for _ in range(count)])
-        if books.idle and books.queued:
-            self._set_alarm(self.clock() + WINDOW)
-
-    def _choose(self, window: int) -> Worker | None:
-        """The worker to hand queued jobs to, None if they had better wait."""
-        books = self._books
-        if books.idle and self._is_worth_waking():
-            for worker in books.idle.values():
-                if worker.room(window) > 0:  # not if it has yet to skip too many that were revoked
-                    return worker
-        batch = (1 + window) // 2
-        worth_a_look = self._run_times.worth_waking if books.idle else math.inf
-        best = None
-        for worker in books.workers:
-            if not worker.ready or not worker.handed or worker.room(window) < 1:
-                continue
-            if worker.settled and not self._run_times.is_long:
-                continue  # it is held up; what is handed ahead would be taken back
-            if len(worker.handed) > 1 and (len(worker.handed) > batch or books.queued < batch):
-                # It has enough in hand, so the next message may wait until it carries many.
-                worth_a_look = min(worth_a_look, max(batch, books.queued + 1))
-                continue
-            if best is None or (len(worker.handed), worker.heard_at) < (
-                len(best.handed),
-                best.heard_at,
-            ):
-                best = worker
-        self._worth_a_look = worth_a_look if best is None else 1.0
-        return best
-
-    def _is_worth_waking(self) -> bool:
-        """Whether queued jobs should go to an idle worker rather than behind a busy one's."""
-        books = self._books
-        if books.busy == 0 or self._run_times.is_worth_waking(books.queued):
-            return True
-        late = self.clock() - WINDOW
-        return all(worker.heard_at <= late for worker in books.workers if worker.handed)
-
-    def _hand(self, worker: Worker, jobs: list[Job]) -> None:
-        self._books.hand(worker, jobs, self.clock())
-        self._engine.start(worker.id, jobs)
-        if len(worker.handed) > 1 and not worker.settled:
-            self._set_alarm(worker.heard_at + WINDOW)
-
-    def _take_back_for_idle(self) -> None:
-        """Give idle workers what waits behind another's running task."""
-        now = self.clock()
-        for worker in self._books.workers:
-            if len(worker.handed) > 1:
-                if self._run_times.is_long or now >= worker.heard_at + WINDOW:  # as the alarm's
-                    self._take_back_after(worker, worker.first)
-                else:
-                    self._set_alarm(worker.heard_at + WINDOW)
-
-    def _take_back_after(self, worker: Worker, seq: int) -> bool:
-        """Take back what was handed behind job ``seq``; False if some of it has begun."""
-        behind = [job for job in worker.handed.values() if job.seq > seq]
-        taken = [job for job in behind if self._engine.revoke(worker.id, job.seq)]
-        for job in taken:
-            self._books.take(worker, job.seq)
-        self._books.put_back(taken)
-        return len(taken) == len(behind)
-
-    def _kill_running(self, worker: Worker, job: Job) -> None:
-        """Kill the worker of a job that has begun, unless that job turns out to have ended.
-
-        What is handed ahead is taken back first: so no other task can begin on the worker and be
-        killed in place of this one, and one that has begun proves that this one has ended.
-        """
-        if self._take_back_after(worker, job.seq):
-            worker.ready = False
-            self._engine.kill(worker.id)
+    def _life(self) -> float:
+        """How many jobs a new worker may run: not all of them leave at the same time."""
+        most = self._policy.max_request
+        return math.inf if most == 0 else most - self._random.randint(0, most // 4)
 
     def _take_reports(self, worker: Worker, reports: Sequence[Report]) -> None:
         if not reports:
@@ -274,6 +229,7 @@ class Dispatcher:
         runs = 0
         total = 0.0
         for seq, status, begun, ran, body in reports:
+            worker.done_with(seq)
             job = self._books.take(worker, seq)
             if job is None:
                 continue  # heard before: a page and a message can both tell of it; or taken back
@@ -285,28 +241,112 @@ class Dispatcher:
             total += ran
             job.begun_at = begun
             job.ran = ran
-            self._end(job, status, body)
-        worker.reported = max(worker.reported, reports[-1][0])
-        worker.progressed(self.clock())
-        if len(worker.handed) > 1:
-            self._set_alarm(worker.heard_at + WINDOW)
+            if status == Status.CANCELLED and job.verdict is not None:
+                self._ended(job, *job.verdict)  # its own scope has ended it
+            else:
+                self._ended(job, status, body)
+        self._watch.progressed(worker)
         if runs:
-            self._run_times.learn(total, runs)
+            worker.runs += runs
+            self._placement.run_times.learn(total, runs)
+            self._look_for_wear(worker)
+
+    def _look_for_wear(self, worker: Worker) -> None:
+        """Have a worker leave that has run enough, or has grown too large."""
+        if not worker.ready:
+            return
+        if not worker.is_worn:
+            most = self._policy.max_memory
+            worker.is_worn = worker.runs >= worker.life or (
+                most > 0 and (self._engine.memory(worker.id) or 0) > most
+            )
+            if worker.is_worn:
+                self._take_back_all(worker)
+        self._let_go(worker)
+
+    def _let_go(self, worker: Worker) -> None:
+        """Have a worn worker leave when its hands are empty."""
+        if worker.is_worn and worker.ready and not worker.handed:
+            self._books.remove_worker(worker)
+            self._engine.retire(worker.id)
+
+    def _take_back_all(self, worker: Worker) -> bool:
+        """Take back whatever has not begun; False if something has."""
+        return self._placement.take_back_after(worker, 0, pinned=True)
+
+    def _replace(self, worker: Worker) -> None:
+        """Kill a worker that does not take up what it is handed."""
+        if self._take_back_all(worker):
+            logger.warning("task worker %d takes up no tasks; it is killed", worker.id)
+            self._books.remove_worker(worker)
+            self._engine.kill(worker.id)
+
+    def _end_unbegun(self, job: Job, status: int, body: bytes) -> bool:
+        """End ``job`` if it has not begun; False if it has, or may have."""
+        if job.worker_id is None:
+            self._end_never_run(job, status, body)
+            self._books.queue.drop(job)
+            return True
+        worker = self._books.workers[job.worker_id]
+        if not self._engine.revoke(worker.id, job.seq):
+            return False
+        self._books.take(worker, job.seq)
+        self._end_never_run(job, status, body)
+        self._let_go(worker)
+        return True
+
+    def _end_running(self, job: Job, status: int, body: bytes) -> None:
+        """End ``job``, which has begun: by its own scope if it has one, else with its worker."""
+        assert job.worker_id is not None
+        job.verdict = status, body
+        worker = self._books.workers[job.worker_id]
+        if self._policy.grace:
+            self._engine.cancel(worker.id, job.seq)
+            self._watch.ends_by(worker, job, self.clock() + self._policy.grace)
+        elif self._placement.take_back_after(worker, job.seq, pinned=True) or (
+            self._engine.begun(worker.id) is None
+        ):
+            self._kill(worker)
+        # Else another one has begun behind it, which proves that it has ended.
+
+    def _kill(self, worker: Worker) -> None:
+        """Kill a worker for what it runs; nothing else must begin there meanwhile."""
+        self._take_back_all(worker)
+        self._books.remove_worker(worker)
+        self._engine.kill(worker.id)
 
     def _not_run(self, jobs: Sequence[Job]) -> None:
         """Take jobs that looked as if they had begun, and turned out never to have run."""
-        self._books.put_back([job for job in jobs if job.cancel_reason is None])
+        self._books.queue.put_back([job for job in jobs if job.verdict is None])
         for job in jobs:
-            if job.cancel_reason is not None:
-                self._end_cancelled(job, job.cancel_reason)
+            if job.verdict is not None:
+                self._end_never_run(job, *job.verdict)
 
-    def _end_cancelled(self, job: Job, reason: str) -> None:
-        """End a job that never began."""
+    def _end_never_run(self, job: Job, status: int, body: bytes) -> None:
         job.worker_id = None
         job.begun_at = self.clock()
-        self._end(job, Status.CANCELLED, reason.encode())
+        job.ran = 0.0
+        self._end(job, status, body)
+
+    def _ended(self, job: Job, status: int, body: bytes) -> None:
+        """An attempt has ended."""
+        is_cancelled = job.verdict is not None and job.verdict[0] == Status.CANCELLED
+        if status not in _RETRIED or job.attempt > job.options.retries or is_cancelled:
+            self._counters.waits.append(job.begun_at - job.queued_at)
+            self._counters.runs.append(job.ran)
+            self._end(job, status, body)
+            return
+        delay = min(_FIRST_DELAY * 2.0 ** min(job.attempt - 1, _MAX_DOUBLINGS), _MAX_DELAY)
+        delay *= 1 + self._random.uniform(0, _JITTER)
+        job.attempt += 1
+        job.worker_id = None
+        job.verdict = None
+        self._counters.retried += 1
+        self._books.queue.delay(job, self.clock() + delay)
+        self._set_alarm(self._books.queue.due_at)
 
     def _end(self, job: Job, status: int, body: bytes) -> None:
+        self._counters.ended[status] += 1
         job.status = status
         job.body = body
         job.sink.job_ended(job)

@@ -8,11 +8,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trioserver._tasks._job import Job
-    from trioserver._tasks._wire import Report
+    from trioserver._tasks._wire import Answer, Report
 
 
 class Engine(Protocol):
-    """Runs jobs on numbered workers, each worker its jobs one after the other in the order given.
+    """Runs jobs on numbered workers, each worker its jobs in the order given.
 
     The calls are synchronous and never block; what happens comes back as `Events`, later and never
     from inside one of these calls.
@@ -28,14 +28,37 @@ class Engine(Protocol):
           True if it has not begun and now never will; False if it has, or may have.
         """
 
+    def cancel(self, worker_id: int, seq: int) -> None:
+        """Ask one job that has begun to end itself, where it can; it may not."""
+
     def kill(self, worker_id: int) -> None:
         """End the worker at once, with all that its task has started; `worker_died` follows."""
+
+    def retire(self, worker_id: int) -> None:
+        """Have a worker with nothing in hand leave, for a fresh one; `worker_died` follows."""
+
+    def answer_post(
+        self, worker_id: int, seq: int, answer: Answer, task_id: int, reason: str
+    ) -> None:
+        """Tell a job what became of its post (`Sink.job_posts`)."""
 
     def unsent_reports(self, worker_id: int) -> list[Report]:
         """What the worker has finished but perhaps not sent; the same may come once more."""
 
-    def begun(self, worker_id: int) -> tuple[int, float]:
-        """The last job that the worker has begun, 0 for none, and when (`Dispatcher.clock`)."""
+    def begun(self, worker_id: int) -> tuple[int, float] | None:
+        """The last job that the worker has begun, 0 for none, and when (`Dispatcher.clock`).
+
+        None if its flight recorder makes no sense: any job that it has in hand may have begun.
+        """
+
+    def begun_at(self, worker_id: int, seq: int) -> float:
+        """When the worker has begun a job; infinite if it has ended it, and not reported yet."""
+
+    def pid(self, worker_id: int) -> int | None:
+        """The process of a worker, None while there is none."""
+
+    def memory(self, worker_id: int) -> int | None:
+        """Bytes that the worker's process occupies, None if that is unknown."""
 
 
 class Events(Protocol):
@@ -46,6 +69,12 @@ class Events(Protocol):
 
     def reported(self, worker_id: int, reports: Sequence[Report]) -> None:
         """The worker has ended these jobs, in this order."""
+
+    def progressed(self, worker_id: int, values: Sequence[tuple[int, bytes]]) -> None:
+        """Running jobs have told values: which job, and its newest one."""
+
+    def posted(self, worker_id: int, seq: int, payload: bytes) -> None:
+        """A running job posts a task; `Engine.answer_post` must follow."""
 
     def worker_died(
         self, worker_id: int, exit_code: int | None, begun: tuple[int, float] | None

@@ -2,42 +2,54 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from trioserver._errors import AppError
-from trioserver._tasks._inside import run_order
+from trioserver._tasks._async_loop import run_order_async
+from trioserver._tasks._calls import is_in_task
+from trioserver._tasks._policy import Policy
+from trioserver._tasks._running_orders import run_order
+from trioserver._tasks._wire import Answer, Kind
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from trioserver._app import App
+    from trioserver._settings import Settings
     from trioserver._tasks._engine import Events
-    from trioserver._tasks._inside import OnTask
     from trioserver._tasks._job import Job
-    from trioserver._tasks._wire import Report
+    from trioserver._tasks._wire import Order, Report
+
+_KILLED: Final = -9
+"""The exit code of a process that SIGKILL has ended."""
 
 
 class InlineTaskWorkers:
     """Task workers that are Trio tasks, for tests under `trio.testing.MockClock` (an `Engine`).
 
     Data and results still go through pickle both ways, and everything that is said about order,
-    completions and errors holds. A task runs to its end before anything else does, so it takes no
-    time by Trio's clock, and it cannot be killed.
+    completions and errors holds. A plain ``on_task`` runs to its end before anything else does, so
+    it takes no time by Trio's clock, and nothing can end it. One that is a coroutine function takes
+    the time that it sleeps; a deadline or `Server.cancel` cancels it.
 
     Args:
       app: Whose ``on_task`` runs.
-      task_worker_num: How many.
+      settings: Those in force.
     """
 
     clock: Callable[[], float] = staticmethod(trio.current_time)
 
-    def __init__(self, app: App, task_worker_num: int) -> None:
+    def __init__(self, app: App, settings: Settings) -> None:
+        self.policy = Policy.of(settings, is_async=app.has_async_task)
         self._app = app
-        self._workers = [_InlineWorker(number) for number in range(task_worker_num)]
+        self._workers = [
+            _InlineWorker(number, app, settings) for number in range(settings.task_worker_num)
+        ]
 
     @property
     def task_worker_num(self) -> int:
@@ -52,8 +64,24 @@ class InlineTaskWorkers:
     def revoke(self, worker_id: int, seq: int) -> bool:
         return self._workers[worker_id].take_back(seq)
 
+    def cancel(self, worker_id: int, seq: int) -> None:
+        self._workers[worker_id].cancel(seq)
+
     def kill(self, worker_id: int) -> None:
-        """Nothing: whatever has begun has ended by the time that anyone can ask for this."""
+        self._workers[worker_id].end(_KILLED)
+
+    def retire(self, worker_id: int) -> None:
+        self._workers[worker_id].end(0)
+
+    def answer_post(
+        self,
+        worker_id: int,
+        seq: int,  # noqa: ARG002  # one task posts at a time
+        answer: Answer,
+        task_id: int,
+        reason: str,
+    ) -> None:
+        self._workers[worker_id].answer = answer, task_id, reason
 
     def unsent_reports(self, worker_id: int) -> list[Report]:  # noqa: ARG002  # none is ever held
         return []
@@ -61,41 +89,63 @@ class InlineTaskWorkers:
     def begun(self, worker_id: int) -> tuple[int, float]:
         return self._workers[worker_id].begun
 
+    def begun_at(self, worker_id: int, seq: int) -> float:
+        return self._workers[worker_id].begun_at.get(seq, math.inf)
+
+    def pid(self, worker_id: int) -> int | None:  # noqa: ARG002  # they are no processes
+        return None
+
+    def memory(self, worker_id: int) -> int | None:  # noqa: ARG002  # they have none of their own
+        return None
+
     # Their life
 
     @asynccontextmanager
     async def running(self, events: Events) -> AsyncIterator[None]:
         """Have the workers run; ``on_task_worker_start`` and ``_stop`` are called as usual."""
         app = self._app
-        numbers = range(self.task_worker_num)
-        for number in numbers:
+        for worker in self._workers:
             if app.on_task_worker_start is not None:
                 try:
-                    app.on_task_worker_start(number)
+                    app.on_task_worker_start(worker.number)
                 except Exception as exc:
-                    raise AppError(f"task worker {number} cannot start: {exc!r}") from exc
+                    raise AppError(f"task worker {worker.number} cannot start: {exc!r}") from exc
         async with trio.open_nursery() as nursery:
-            assert app.on_task is not None, "App.check has seen to it"
             for worker in self._workers:
-                nursery.start_soon(worker.run, app.on_task, events)
+                nursery.start_soon(worker.keep_alive, events)
                 events.worker_ready(worker.number)
             yield
             nursery.cancel_scope.cancel()
-        for number in numbers:
+        for worker in self._workers:
             if app.on_task_worker_stop is not None:
-                app.on_task_worker_stop(number)
+                app.on_task_worker_stop(worker.number)
 
 
 class _InlineWorker:
-    def __init__(self, number: int) -> None:
+    """One worker, and what its running tasks can do (a `TaskLink`)."""
+
+    def __init__(self, number: int, app: App, settings: Settings) -> None:
+        assert app.on_task is not None, "App.check has seen to it"
         self.number = number
         self.begun = (0, 0.0)
+        self.begun_at: dict[int, float] = {}
+        self.answer = (Answer.CLOSED, 0, "")
+        self._on_task = app.on_task
+        self._is_async = app.has_async_task
+        self._concurrency = settings.task_concurrency if self._is_async else 1
+        self._max_task_size = settings.max_task_size
         self._jobs: deque[Job] = deque()
-        self._given = trio.Event()
+        self._scopes: dict[int, trio.CancelScope] = {}
+        # Set at whatever may let it go on.
+        self._changed = trio.Event()
+        self._exit_code: int | None = None
+        self._events: Events
+
+    # What the engine does
 
     def give(self, jobs: Sequence[Job]) -> None:
         self._jobs.extend(jobs)
-        self._given.set()
+        self._changed.set()
 
     def take_back(self, seq: int) -> bool:
         for job in self._jobs:
@@ -104,18 +154,92 @@ class _InlineWorker:
                 return True
         return False
 
-    async def run(self, on_task: OnTask, events: Events) -> None:
-        while True:
-            if not self._jobs:
-                self._given = trio.Event()
-                await self._given.wait()
-                continue
-            job = self._jobs.popleft()
-            begun = trio.current_time()
-            self.begun = (job.seq, begun)
-            status, body = run_order(
-                on_task, self.number, job.id, job.attempt, job.kind, job.payload
+    def cancel(self, seq: int) -> None:
+        if seq in self._scopes:
+            self._scopes[seq].cancel()
+
+    def end(self, exit_code: int) -> None:
+        """End as a process would: with what it runs, and to be replaced by a fresh one."""
+        self._exit_code = exit_code
+        for scope in self._scopes.values():
+            scope.cancel()
+        self._changed.set()
+
+    # `TaskLink`
+
+    def progress(self, seq: int, body: bytes) -> bool:
+        if seq not in self.begun_at:
+            return False
+        self._events.progressed(self.number, [(seq, body)])
+        return True
+
+    def post(self, seq: int, body: bytes) -> int | None:
+        if seq not in self.begun_at:
+            return None
+        if len(body) > self._max_task_size:
+            raise ValueError(
+                f"the data is {len(body)} bytes pickled, more than max_task_size "
+                f"{self._max_task_size}"
             )
-            ran = trio.current_time() - begun
-            events.reported(self.number, [(job.seq, status, begun, ran, body)])
+        self._events.posted(self.number, seq, body)
+        answer, task_id, reason = self.answer
+        if answer == Answer.ACCEPTED:
+            return task_id
+        raise trio.WouldBlock(reason) if answer == Answer.FULL else trio.ClosedResourceError(reason)
+
+    # Its life
+
+    async def keep_alive(self, events: Events) -> None:
+        """Live and be replaced, until cancelled."""
+        self._events = events
+        is_in_task.set(True)
+        while True:
+            await self._live()
+            assert self._exit_code is not None
+            begun, exit_code = self.begun, self._exit_code
+            self._exit_code = None
+            events.worker_died(self.number, exit_code, begun)
+            self.begun = (0, 0.0)
+            self.begun_at.clear()
+            self._jobs.clear()
             await trio.lowlevel.checkpoint()
+            events.worker_ready(self.number)
+
+    async def _live(self) -> None:
+        async with trio.open_nursery() as tasks:
+            while self._exit_code is None:
+                if not self._jobs or len(self.begun_at) >= self._concurrency:
+                    self._changed = trio.Event()
+                    await self._changed.wait()
+                    continue
+                job = self._jobs.popleft()
+                now = trio.current_time()
+                self.begun = (job.seq, now)
+                self.begun_at[job.seq] = now
+                order = (job.seq, job.id, job.attempt, job.kind, job.payload)
+                if self._is_async and job.kind == Kind.TASK:
+                    self._scopes[job.seq] = trio.CancelScope()
+                    tasks.start_soon(self._run_async, order, now)
+                else:
+                    self._report(
+                        order,
+                        now,
+                        *run_order(self._on_task, order, self.number, self, self._max_task_size),
+                    )
+                    await trio.lowlevel.checkpoint()
+
+    async def _run_async(self, order: Order, begun: float) -> None:
+        scope = self._scopes[order[0]]
+        answer = await run_order_async(
+            self._on_task, order, self.number, self, self._max_task_size, scope
+        )
+        del self._scopes[order[0]]
+        if self._exit_code is None:  # else it dies with its worker
+            self._report(order, begun, *answer)
+
+    def _report(self, order: Order, begun: float, status: int, body: bytes) -> None:
+        seq = order[0]
+        ran = trio.current_time() - begun
+        del self.begun_at[seq]
+        self._events.reported(self.number, [(seq, status, begun, ran, body)])
+        self._changed.set()

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
+
+from trioserver._tasks._options import PLAIN
 
 if TYPE_CHECKING:
     from trioserver._tasks._finishing import OnFinish
+    from trioserver._tasks._options import Options
+    from trioserver._tasks._wire import Answer
+
+QUEUED: Final = -1
+"""The ``seq`` of a job that waits for a worker."""
+DELAYED: Final = -2
+"""The ``seq`` of a job that waits for the time of its next attempt."""
 
 
 class Sink(Protocol):
-    """Whoever hears how a job ended: a pool for its tasks."""
+    """Whoever posted a job, and hears of it; none of this may raise."""
 
     def job_ended(self, job: Job) -> None:
-        """Take ``job``, whose status, body and times are final; must not raise."""
+        """Take ``job``, whose status, body and times are final."""
+
+    def job_progressed(self, job: Job, body: bytes) -> None:
+        """``job`` runs and has told a value, pickled in ``body``."""
+
+    def job_posts(self, job: Job, payload: bytes) -> tuple[Answer, int, str]:
+        """``job`` posts a task: whether it is accepted, its id, and why it is not."""
 
 
 class Caller(Protocol):
@@ -38,33 +53,37 @@ class Job:
         "begun_at",
         "body",
         "caller",
-        "cancel_reason",
         "id",
         "kind",
         "on_finish",
+        "options",
         "payload",
-        "posted_at",
+        "queued_at",
         "ran",
         "seq",
         "sink",
         "status",
         "stream",
+        "verdict",
         "worker_id",
     )
 
-    def __init__(self, kind: int, payload: bytes, sink: Sink) -> None:
+    def __init__(self, kind: int, payload: bytes, sink: Sink, options: Options = PLAIN) -> None:
         self.kind = kind
         self.payload = payload
         self.sink = sink
+        self.options = options
         # Given when it is accepted.
         self.id = -1
-        self.posted_at = 0.0
+        # When this attempt of it was queued.
+        self.queued_at = 0.0
         self.attempt = 1
-        # Where it was handed to, and as which of that worker's jobs; None and -1 while queued.
+        # Where it was handed to, and as which of that worker's jobs.
         self.worker_id: int | None = None
-        self.seq = -1
-        # Set when someone wants it ended while it runs; the worker's death then means cancelled.
-        self.cancel_reason: str | None = None
+        self.seq = QUEUED
+        # Set when it must end though it runs: the status and body that its worker's death, or its
+        # own cancellation there, then mean.
+        self.verdict: tuple[int, bytes] | None = None
         # How it ended, None until then.
         self.status: int | None = None
         self.body = b""

@@ -14,15 +14,18 @@ from trioserver._errors import AppError
 from trioserver._importing import UNGUARDED, UNGUARDED_EXIT
 from trioserver._tasks._booting import hold_interrupt
 from trioserver._tasks._door import remove_stale_doors
+from trioserver._tasks._policy import Policy
 from trioserver._tasks._worker_process import WorkerProcess
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
+    from trioserver._app import App
+    from trioserver._settings import Settings
     from trioserver._stopping import Stopping
     from trioserver._tasks._engine import Events
     from trioserver._tasks._job import Job
-    from trioserver._tasks._wire import Report
+    from trioserver._tasks._wire import Answer, Report
 
 logger = logging.getLogger("trioserver.tasks")
 
@@ -36,26 +39,25 @@ class LocalTaskWorkers:
     """Runs jobs in ``task_worker_num`` processes (an `Engine`).
 
     Args:
-      spec: Where a worker finds the app: ``module:qualname``.
-      task_worker_num: How many.
+      app: Checked, and importable by name.
+      settings: Those in force.
       stopping: How long the workers have to leave.
     """
 
     clock: Callable[[], float] = staticmethod(time.monotonic)
 
-    def __init__(self, spec: str, task_worker_num: int, stopping: Stopping) -> None:
-        self._slots = [_Slot(number, spec) for number in range(task_worker_num)]
+    def __init__(self, app: App, settings: Settings, stopping: Stopping) -> None:
+        assert app.spec is not None, "App.check has seen to it"
+        self.policy = Policy.of(settings, is_async=app.has_async_task)
+        self._slots = [
+            _Slot(number, app.spec, settings) for number in range(settings.task_worker_num)
+        ]
         self._stopping = stopping
 
     @property
     def task_worker_num(self) -> int:
         """How many workers there are, or will be again in a moment."""
         return len(self._slots)
-
-    @property
-    def pids(self) -> list[int | None]:
-        """The process of each worker, None while it is being replaced."""
-        return [None if slot.worker is None else slot.worker.pid for slot in self._slots]
 
     # `Engine`
 
@@ -65,14 +67,36 @@ class LocalTaskWorkers:
     def revoke(self, worker_id: int, seq: int) -> bool:
         return self._slots[worker_id].alive.revoke(seq)
 
+    def cancel(self, worker_id: int, seq: int) -> None:
+        self._slots[worker_id].alive.cancel(seq)
+
     def kill(self, worker_id: int) -> None:
         self._slots[worker_id].kill()
+
+    def retire(self, worker_id: int) -> None:
+        self._slots[worker_id].retire()
+
+    def answer_post(
+        self, worker_id: int, seq: int, answer: Answer, task_id: int, reason: str
+    ) -> None:
+        self._slots[worker_id].alive.answer_post(seq, task_id, answer, reason)
 
     def unsent_reports(self, worker_id: int) -> list[Report]:
         return self._slots[worker_id].alive.unsent_reports()
 
-    def begun(self, worker_id: int) -> tuple[int, float]:
-        return self._slots[worker_id].alive.begun() or (0, 0.0)
+    def begun(self, worker_id: int) -> tuple[int, float] | None:
+        return self._slots[worker_id].alive.begun()
+
+    def begun_at(self, worker_id: int, seq: int) -> float:
+        return self._slots[worker_id].alive.begun_at(seq)
+
+    def pid(self, worker_id: int) -> int | None:
+        worker = self._slots[worker_id].worker
+        return None if worker is None else worker.pid
+
+    def memory(self, worker_id: int) -> int | None:
+        worker = self._slots[worker_id].worker
+        return None if worker is None else worker.memory()
 
     # Their lives
 
@@ -122,16 +146,21 @@ class LocalTaskWorkers:
 class _Slot:
     """One number of a task worker, and the process that has it now."""
 
-    def __init__(self, number: int, spec: str) -> None:
+    def __init__(self, number: int, spec: str, settings: Settings) -> None:
         self.worker: WorkerProcess | None = None
         self.booted = trio.Event()
         """Set when the first process has booted, or is dead."""
         self._number = number
         self._spec = spec
+        self._settings = settings
         # When the process of now became ready, None before that.
         self._ready_at: float | None = None
+        # Why the process before it died at its start.
+        self._cause: str | None = None
         # Whether its death is our doing, and no reason for a warning.
         self._is_killed = False
+        # Whether it was told to leave for a fresh one.
+        self._is_retired = False
         # Whether it was told to leave, and nobody is to take its place.
         self._is_leaving = False
 
@@ -145,6 +174,11 @@ class _Slot:
         """Kill the process; another one takes its place."""
         self._is_killed = True
         self.alive.kill()
+
+    def retire(self) -> None:
+        """Have the process leave by itself, in its time; another one takes its place."""
+        self._is_retired = True
+        self.alive.stop(self._settings.max_wait_time)
 
     def leave(self) -> None:
         """Have the process leave by itself, and the place stay empty."""
@@ -171,13 +205,17 @@ class _Slot:
 
         while True:
             self._ready_at = None
-            self._is_killed = False
+            self._is_killed = self._is_retired = False
             worker = WorkerProcess(
                 number,
                 self._spec,
                 on_boot=self.booted.set,
                 on_ready=on_ready,
                 on_reports=lambda reports: events.reported(number, reports),
+                on_posted=lambda seq, payload: events.posted(number, seq, payload),
+                on_progress=lambda values: events.progressed(number, values),
+                max_task_size=self._settings.max_task_size,
+                task_concurrency=self._settings.task_concurrency,
             )
             self.worker = worker
             try:
@@ -202,21 +240,30 @@ class _Slot:
         if self._ready_at is None:
             return True
         # SIGKILL comes from outside, and says nothing about the app.
-        was_killed = self._is_killed or worker.exit_code == -signal.SIGKILL
-        return not was_killed and trio.current_time() < self._ready_at + _QUICK_DEATH
+        was_meant = self._is_killed or self._is_retired or worker.exit_code == -signal.SIGKILL
+        return not was_meant and trio.current_time() < self._ready_at + _QUICK_DEATH
 
     async def _back_off(self, worker: WorkerProcess, quick_deaths: int) -> None:
-        if quick_deaths:
-            seconds = min(_FIRST_BACKOFF * 2 ** (quick_deaths - 1), _MAX_BACKOFF)
-            logger.error(
-                "%s; it is started again in %.1f s",
-                _why_it_ended(worker),
-                seconds,
-                extra={"remote_traceback": worker.start_failure},
-            )
-            await trio.sleep(seconds)
-        elif not self._is_killed:
-            logger.warning("%s; it is started again", _why_it_ended(worker))
+        """Say why it ended, and wait if it keeps doing so at its start."""
+        if not quick_deaths:
+            self._cause = None
+            if self._is_retired and not worker.exit_code:
+                logger.info("task worker %d (pid %s) is recycled", self._number, worker.pid)
+            elif not self._is_killed:
+                logger.warning("%s; it is started again", _why_it_ended(worker))
+            return
+        seconds = min(_FIRST_BACKOFF * 2.0 ** min(quick_deaths - 1, 10), _MAX_BACKOFF)
+        # One that keeps dying for the same reason says so once, not every few seconds for ever.
+        cause = worker.start_failure or f"{worker.is_ready} {worker.exit_code}"
+        logger.log(
+            logging.DEBUG if cause == self._cause else logging.ERROR,
+            "%s; it is started again in %.1f s, and after longer times if that goes on",
+            _why_it_ended(worker),
+            seconds,
+            extra={"remote_traceback": worker.start_failure},
+        )
+        self._cause = cause
+        await trio.sleep(seconds)
 
 
 def _why_it_ended(worker: WorkerProcess) -> str:

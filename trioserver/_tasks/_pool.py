@@ -8,24 +8,29 @@ Rules:
 3. Posts wait while the queue is full, and also while completions pile up in front of a slow
    ``on_finish``: else those would grow without bound. An ``on_finish`` that posts waits for the
    queue alone, which workers empty whatever it does; so it may wait, and nothing deadlocks.
+4. What tasks post never waits: all workers could be waiting.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
+import math
 import pickle
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple, cast
 
 import trio
 
-from trioserver._tasks._admission import Admission
-from trioserver._tasks._calls import KILL_TIME, run_jobs
+from trioserver._tasks._accounts import Accounts
+from trioserver._tasks._admission import CLOSED, Admission
+from trioserver._tasks._calls import KILL_TIME, refuse_in_task, run_jobs
 from trioserver._tasks._finishing import FinishLoops, is_in_on_finish
 from trioserver._tasks._job import Job
+from trioserver._tasks._options import Options
+from trioserver._tasks._progress import Progress
 from trioserver._tasks._values import Completion
-from trioserver._tasks._wire import Kind
+from trioserver._tasks._wire import Answer, Kind
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -36,6 +41,8 @@ if TYPE_CHECKING:
     from trioserver._tasks._dispatcher import Dispatcher
     from trioserver._tasks._finishing import OnFinish
     from trioserver._tasks._job import Owner
+    from trioserver._tasks._progress import OnProgress
+    from trioserver._tasks._statistics import TaskStatistics
 
 ResultT = TypeVar("ResultT")
 ArgsT = TypeVarTuple("ArgsT")
@@ -43,54 +50,108 @@ ArgsT = TypeVarTuple("ArgsT")
 logger = logging.getLogger("trioserver.tasks")
 
 
-class TaskPool:
-    """Posts tasks and hears how they end; `Server` has methods of the same names, explained."""
+class Pool:
+    """Posts tasks and hears how they end; `_task_calls` has methods of the same names, explained.
+
+    Args:
+      dispatcher: Has the tasks run.
+      nursery: Where ``on_finish`` and ``on_progress`` are called.
+      on_finish: Hears of all that ask for nothing else.
+      on_progress: Hears of values, if the app wants any.
+      settings: Bounds and defaults.
+      pacer: Paces hot calls.
+    """
 
     def __init__(
         self,
         dispatcher: Dispatcher,
         nursery: trio.Nursery,
         on_finish: OnFinish,
-        max_queued_tasks: int,
+        on_progress: OnProgress | None,
+        settings: Settings,
         pacer: Pacer,
     ) -> None:
         self._dispatcher = dispatcher
-        self._finish_loops = FinishLoops(nursery, self._delivered, pacer)
+        self._finish_loops = FinishLoops(nursery, pacer)
+        self._progress = Progress(self._finish_loops, on_progress, self._tell_changed)
         self._on_finish = on_finish
-        self._max_queued_tasks = max_queued_tasks
+        self._settings = settings
         self._pacer = pacer
+        self._plain = Options(timeout=settings.task_timeout)
         self._ids = itertools.count()
         self._jobs: dict[int, Job] = {}
-        self._of_stream: dict[Owner, set[Job]] = {}
+        # Bytes of the payloads of `_jobs`, and what waits for `on_finish`, in number and bytes.
+        self._bytes = 0
         self._undelivered = 0
+        self._undelivered_bytes = 0
+        self._accounts = Accounts(settings.max_tasks_per_connection)
         # Set at the next end or delivery, None while nobody waits for it.
         self._changed: trio.Event | None = None
-        self._for_on_finish = Admission(self._room_in_queue)
-        self._for_others = Admission(self._room_for_others)
+        self._is_closed = False
+        self._for_on_finish = Admission(self._has_room_in_queue, self._accept)
+        self._for_others = Admission(self._has_room_for_others, self._accept)
         dispatcher.on_room(self._call)
 
     # Posting
 
-    async def task(self, data: object, *, stream: Owner | None, on_finish: OnFinish | None) -> int:
-        return await self._post(self._job(data, stream, on_finish))
+    def options(
+        self,
+        timeout: float | None,
+        queue_timeout: float,
+        retries: int,
+        task_worker: int | None,
+    ) -> Options:
+        """What a post asks for; see `Options.checked` for what is wrong with it."""
+        if timeout is None:
+            if queue_timeout == math.inf and retries == 0 and task_worker is None:
+                return self._plain
+            timeout = self._settings.task_timeout
+        workers = self._dispatcher.workers
+        return Options.checked(timeout, queue_timeout, retries, task_worker, workers)
 
-    def task_nowait(self, data: object, *, stream: Owner | None, on_finish: OnFinish | None) -> int:
-        job = self._job(data, stream, on_finish)
-        self._admission().enter_nowait()
-        return self._accept(job)
+    async def task(
+        self,
+        data: object,
+        options: Options | None = None,
+        *,
+        stream: Owner | None,
+        on_finish: OnFinish | None,
+    ) -> int:
+        return await self._post(self._job(data, options or self._plain, stream, on_finish))
 
-    async def run_task(self, data: object) -> object:
-        (completion,) = await self.run_tasks([data])
+    def task_nowait(
+        self,
+        data: object,
+        options: Options | None = None,
+        *,
+        stream: Owner | None,
+        on_finish: OnFinish | None,
+    ) -> int:
+        job = self._job(data, options or self._plain, stream, on_finish)
+        if stream is not None:
+            self._accounts.enter_nowait(stream, in_on_finish=is_in_on_finish())
+        try:
+            return self._admission().post_nowait(job)
+        except (trio.WouldBlock, trio.ClosedResourceError):
+            self._give_up(job)
+            raise
+
+    async def run_task(self, data: object, options: Options | None = None) -> object:
+        (completion,) = await self.run_tasks([data], options)
         return completion.result
 
-    async def run_tasks(self, items: Iterable[object]) -> list[Completion]:
+    async def run_tasks(
+        self, items: Iterable[object], options: Options | None = None
+    ) -> list[Completion]:
+        asked = options or self._plain
         return await self._run(
-            Job(Kind.TASK, dump(item, "the task's data"), self) for item in items
+            Job(Kind.TASK, self._dump(item, "the task's data"), self, asked) for item in items
         )
 
     async def run_sync(self, fn: Callable[[*ArgsT], ResultT], args: tuple[*ArgsT]) -> ResultT:
         what = f"{getattr(fn, '__qualname__', repr(fn))} with its arguments"
-        (completion,) = await self._run([Job(Kind.CALL, dump((fn, args), what), self)])
+        job = Job(Kind.CALL, self._dump((fn, args), what), self, self._plain)
+        (completion,) = await self._run([job])
         return cast("ResultT", completion.result)
 
     # Ending
@@ -104,7 +165,7 @@ class TaskPool:
 
     def cancel_of_stream(self, stream: Owner) -> None:
         """End what ``stream`` has posted: its client has left."""
-        for job in list(self._of_stream.get(stream, ())):
+        for job in self._accounts.jobs_of(stream):
             self._dispatcher.cancel(job, "its connection closed")
 
     def cancel_all(self, reason: str) -> int:
@@ -117,6 +178,7 @@ class TaskPool:
 
     def close(self) -> None:
         """Refuse what is posted from now on."""
+        self._is_closed = True
         self._for_on_finish.close()
         self._for_others.close()
 
@@ -130,87 +192,155 @@ class TaskPool:
             await self._wait_changed()
 
     async def wait_idle(self) -> None:
-        """Until every task has ended and ``on_finish`` has returned for it."""
-        while self._jobs or self._undelivered:
+        """Until every task has ended, and what is called for it has returned."""
+        while self._jobs or self.undelivered:
             await self._wait_changed()
 
     @property
     def undelivered(self) -> int:
-        """Completions whose ``on_finish`` has not returned."""
-        return self._undelivered
+        """Calls of ``on_finish``, and of ``on_progress``, that have not returned."""
+        return self._undelivered + len(self._progress)
 
-    # What the dispatcher calls
+    def statistics(self) -> TaskStatistics:
+        """All numbers as they are now."""
+        return self._dispatcher.statistics()
+
+    # What the dispatcher calls (`_job.Sink`)
 
     def job_ended(self, job: Job) -> None:
-        """Deliver how ``job`` ended (`_job.Sink`)."""
+        """Deliver how ``job`` ended."""
         del self._jobs[job.id]
+        self._bytes -= len(job.payload)
         if job.stream is not None:
-            of_stream = self._of_stream[job.stream]
-            of_stream.discard(job)
-            if not of_stream:
-                del self._of_stream[job.stream]
+            self._accounts.ended(job.stream, job)
         if job.caller is not None:
             job.caller.one_ended()
         else:
-            try:
-                self._finish_loops.deliver(job.on_finish or self._on_finish, Completion(job))
-            except trio.ClosedResourceError:
-                return  # the pool ended at once; this job is among those that it has counted
             self._undelivered += 1
+            self._undelivered_bytes += len(job.payload) + len(job.body)
+            on_finish = job.on_finish or self._on_finish
+            name = f"on_finish of task {job.id}"
+            completion = Completion(job)
+            try:
+                self._finish_loops.call_soon((name, on_finish, (completion,), self._delivered))
+            except trio.ClosedResourceError:
+                self._heard(job)  # the pool ended at once, and has counted this job
         self._tell_changed()
+
+    def job_progressed(self, job: Job, body: bytes) -> None:
+        """Have ``on_progress`` called."""
+        self._progress.tell(job, body)
+
+    def job_posts(self, job: Job, payload: bytes) -> tuple[Answer, int, str]:
+        """Accept what a task posts, if there is room now; it is nobody's but the server's."""
+        if self._is_closed:
+            return Answer.CLOSED, 0, CLOSED
+        posted = Job(Kind.TASK, payload, self, self._plain)
+        if not self._has_room_for_others(posted):
+            most = self._settings.max_queued_tasks
+            return Answer.FULL, 0, f"the queue is full (max_queued_tasks {most})"
+        return Answer.ACCEPTED, self._accept(posted), ""
 
     # Inside
 
-    def _delivered(self) -> None:
+    def _delivered(self, completion: Completion) -> None:
         """An ``on_finish`` has returned."""
-        self._undelivered -= 1
+        self._heard(completion._job)  # noqa: SLF001  # a completion is a view of it
         self._call()
         self._tell_changed()
+
+    def _heard(self, job: Job) -> None:
+        """Nobody is to hear of ``job`` any more."""
+        self._undelivered -= 1
+        self._undelivered_bytes -= len(job.payload) + len(job.body)
+        if job.stream is not None:
+            self._accounts.delivered(job.stream)
 
     def _admission(self) -> Admission:
         return self._for_on_finish if is_in_on_finish() else self._for_others
 
-    def _room_in_queue(self) -> int:
-        return self._max_queued_tasks - self._dispatcher.waiting
+    def _has_room_in_queue(self, job: Job) -> bool:
+        if self._dispatcher.waiting >= self._settings.max_queued_tasks:
+            return False
+        # One that is larger than all of it must still have its turn.
+        return not self._bytes or self._bytes + len(job.payload) <= self._settings.max_queued_bytes
 
-    def _room_for_others(self) -> int:
-        undelivered = self._max_queued_tasks - self._undelivered
-        return min(self._room_in_queue() - len(self._for_on_finish), undelivered)
+    def _has_room_for_others(self, job: Job) -> bool:
+        settings = self._settings
+        return (
+            not self._for_on_finish
+            and self._undelivered < settings.max_queued_tasks
+            and self._undelivered_bytes < settings.max_queued_bytes
+            and self._has_room_in_queue(job)
+        )
 
     def _call(self) -> None:
         self._for_on_finish.call()
         self._for_others.call()
 
-    def _job(self, data: object, stream: Owner | None, on_finish: OnFinish | None) -> Job:
+    def _job(
+        self, data: object, options: Options, stream: Owner | None, on_finish: OnFinish | None
+    ) -> Job:
         if on_finish is not None and not callable(on_finish):
             raise TypeError(f"on_finish must be a coroutine function: {on_finish!r}")
-        job = Job(Kind.TASK, dump(data, "the task's data"), self)
+        job = Job(Kind.TASK, self._dump(data, "the task's data"), self, options)
         job.stream = stream
         job.on_finish = on_finish
         return job
 
+    def _dump(self, value: object, what: str) -> bytes:
+        """Pickle ``value`` for the way to a worker.
+
+        Raises:
+          TypeError: if it cannot be pickled; the message says ``what`` it is and why.
+          ValueError: if that is too large.
+        """
+        try:
+            payload = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+        except Exception as exc:
+            kind = type(value).__name__
+            raise TypeError(f"{what} of type {kind} cannot be pickled: {exc}") from exc
+        if len(payload) > self._settings.max_task_size:
+            raise ValueError(
+                f"{what} is {len(payload)} bytes pickled, more than max_task_size "
+                f"{self._settings.max_task_size}"
+            )
+        return payload
+
     async def _post(self, job: Job) -> int:
         await self._pacer.checkpoint()
+        if job.stream is not None:
+            await self._accounts.enter(job.stream, in_on_finish=is_in_on_finish())
         admission = self._admission()
         try:
-            admission.enter_nowait()
-        except trio.WouldBlock:
-            return await admission.post_in_turn(lambda: self._accept(job))
-        return self._accept(job)
+            try:
+                return admission.post_nowait(job)
+            except trio.WouldBlock:
+                return await admission.post_in_turn(job)
+        except BaseException:
+            self._give_up(job)
+            raise
+
+    def _give_up(self, job: Job) -> None:
+        if job.stream is not None:
+            self._accounts.given_up(job.stream)
 
     def _accept(self, job: Job) -> int:
-        if job.stream is not None and job.stream.is_closed:
-            # It closed while the post waited in line; nothing would ever end the task.
-            raise trio.ClosedResourceError("the connection that the task would belong to is closed")
-        job.id = next(self._ids)
-        job.posted_at = self._dispatcher.clock()
-        self._jobs[job.id] = job
         if job.stream is not None:
-            self._of_stream.setdefault(job.stream, set()).add(job)
+            if job.stream.is_closed:
+                # It closed while the post waited in line; nothing would ever end the task.
+                raise trio.ClosedResourceError(
+                    "the connection that the task would belong to is closed"
+                )
+            self._accounts.posted(job.stream, job)
+        job.id = next(self._ids)
+        self._jobs[job.id] = job
+        self._bytes += len(job.payload)
         self._dispatcher.accept(job)
         return job.id
 
     async def _run(self, jobs: Iterable[Job]) -> list[Completion]:
+        refuse_in_task()
         await self._pacer.checkpoint()
         return await run_jobs(jobs, self._post, self._dispatcher.cancel)
 
@@ -225,27 +355,15 @@ class TaskPool:
             self._changed = None
 
 
-def dump(value: object, what: str) -> bytes:
-    """Pickle ``value`` for the way to a worker.
-
-    Raises:
-      TypeError: if it cannot be pickled; the message says ``what`` it is and why.
-    """
-    try:
-        return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-    except Exception as exc:
-        kind = type(value).__name__
-        raise TypeError(f"{what} of type {kind} cannot be pickled: {exc}") from exc
-
-
 @asynccontextmanager
-async def open_task_pool(
+async def open_pool(
     dispatcher: Dispatcher,
     on_finish: OnFinish,
+    on_progress: OnProgress | None,
     settings: Settings,
     stopping: Stopping,
     pacer: Pacer,
-) -> AsyncIterator[TaskPool]:
+) -> AsyncIterator[Pool]:
     """A pool over ``dispatcher``, and the loops that deliver its completions.
 
     On a regular exit tasks go on until the deadline of ``stopping``, those that are posted
@@ -254,7 +372,7 @@ async def open_task_pool(
     What was cut is counted in ``stopping.cut``.
     """
     async with trio.open_nursery() as finishing:
-        pool = TaskPool(dispatcher, finishing, on_finish, settings.max_queued_tasks, pacer)
+        pool = Pool(dispatcher, finishing, on_finish, on_progress, settings, pacer)
         try:
             yield pool
             with stopping.until_deadline():
@@ -272,7 +390,8 @@ async def open_task_pool(
         with stopping.for_a_stage():
             await pool.wait_idle()
         if pool.undelivered:
-            logger.error("%d completions were not delivered in time", pool.undelivered)
+            logger.error("%d completions were not heard in time", pool.undelivered)
             stopping.cut += pool.undelivered
             finishing.cancel_scope.cancel()
         pool.close_finish_loops()
+        pool.statistics()  # which says so if its sums are wrong

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from trioserver._tasks._engine import Events
+    from trioserver._tasks._policy import Policy
 
 
 class TaskWorkers(Engine, Protocol):
@@ -24,6 +25,10 @@ class TaskWorkers(Engine, Protocol):
     @property
     def task_worker_num(self) -> int:
         """How many workers it has."""
+
+    @property
+    def policy(self) -> Policy:
+        """What the settings ask a dispatcher to do."""
 
     @property
     def clock(self) -> Callable[[], float]:
@@ -43,7 +48,8 @@ class _Alarm:
     def set(self, at: float) -> None:
         """Ring at ``at``, or before."""
         deadline = trio.current_time() + at - self._clock()
-        self._sleep.deadline = min(self._sleep.deadline, deadline)
+        if deadline < self._sleep.deadline:
+            self._sleep.deadline = deadline
 
     async def run(self, ring: Callable[[], None]) -> None:
         """Ring whenever it was set to."""
@@ -58,7 +64,9 @@ class _Alarm:
 async def open_dispatcher(workers: TaskWorkers) -> AsyncIterator[Dispatcher]:
     """A dispatcher over ``workers``, all of them ready; they leave at the end."""
     alarm = _Alarm(workers.clock)
-    dispatcher = Dispatcher(workers, workers.task_worker_num, workers.clock, alarm.set)
+    dispatcher = Dispatcher(
+        workers, workers.task_worker_num, workers.clock, alarm.set, workers.policy
+    )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(alarm.run, dispatcher.look_after)
         async with workers.running(dispatcher):

@@ -1,0 +1,184 @@
+"""Which job goes to which worker now.
+
+Rules:
+
+1. A worker that waits for nothing is handed a job at once. Only when there is a backlog is more
+   handed ahead: about `WINDOW` seconds of work by recent run times, one job where they are long or
+   unknown. A worker must not pay a round trip between two tasks, and short tasks must share one.
+2. What is handed ahead and not begun can be taken back at any moment (`Engine.revoke`), and is when
+   its worker turns out slow and another is free.
+3. What is pinned to a worker takes its turn there by its time of posting, and goes nowhere else.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from trioserver._tasks._run_times import WINDOW, RunTimes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from trioserver._tasks._books import Books, Worker
+    from trioserver._tasks._engine import Engine
+    from trioserver._tasks._job import Job
+
+
+class Placement:
+    """Hands queued jobs to workers, and takes them back.
+
+    Args:
+      books: Where the jobs are.
+      engine: Runs them.
+      max_window: How many jobs a worker may hold ahead of what it can run.
+      clock: The time.
+      set_alarm: Asks for a look at the workers at a time.
+      on_handed: Called with a worker and what it has got.
+    """
+
+    def __init__(
+        self,
+        books: Books,
+        engine: Engine,
+        max_window: int,
+        clock: Callable[[], float],
+        set_alarm: Callable[[float], None],
+        on_handed: Callable[[Worker, Sequence[Job]], None],
+    ) -> None:
+        self._books = books
+        self._engine = engine
+        self._max_window = max_window
+        self._clock = clock
+        self._set_alarm = set_alarm
+        self._on_handed = on_handed
+        self.run_times = RunTimes()
+        # It is worth looking for a worker only from this length of the queue on: where none has
+        # room, looking again at every post would make posts cost as much as there are workers.
+        self._worth_a_look = 1.0
+
+    def job_came(self, job: Job) -> None:
+        """``job`` is in the queue, and nothing else has changed."""
+        if self._books.queue.shared >= self._worth_a_look or job.options.task_worker is not None:
+            self._place()
+
+    def workers_changed(self) -> None:
+        """A worker may have more room than it had."""
+        self._worth_a_look = 1.0
+        self._place()
+
+    def take_back_after(self, worker: Worker, seq: int, *, pinned: bool = False) -> bool:
+        """Take back what was handed behind job ``seq``; False if some of it has begun.
+
+        Args:
+          worker: In whose hands it is.
+          seq: The last one that stays.
+          pinned: Whether to take back also what no other worker may run.
+        """
+        behind = [
+            job
+            for job in worker.handed.values()
+            if job.seq > seq and (pinned or job.options.task_worker is None)
+        ]
+        taken = [job for job in behind if self._engine.revoke(worker.id, job.seq)]
+        for job in taken:
+            self._books.take(worker, job.seq)
+        self._books.queue.put_back(taken)
+        return len(taken) == len(behind)
+
+    # Inside
+
+    def _place(self) -> None:
+        books, queue = self._books, self._books.queue
+        window = min(self.run_times.window, self._max_window)
+        if queue.pinned:
+            for worker in books.workers:
+                if worker.ready and queue.has_pinned(worker.id):
+                    self._place_pinned(worker, window)
+        if books.free and not queue.shared and any(self._free(window)):
+            self._take_back_for_free()
+        if not queue.shared:
+            return
+        ready = sum(worker.ready for worker in books.workers)
+        while queue.shared:
+            chosen = self._choose(window)
+            if chosen is None:
+                break
+            room = chosen.room(window)
+            if self.run_times.is_long:
+                room = min(room, max(1, chosen.slots - len(chosen.handed)))
+            count = max(1, min(math.ceil(queue.shared / ready), room))
+            self._hand(chosen, [queue.next() for _ in range(count)])
+        if books.free and queue.shared:
+            self._set_alarm(self._clock() + WINDOW)
+
+    def _place_pinned(self, worker: Worker, window: int) -> None:
+        queue = self._books.queue
+        room = worker.room(window)
+        jobs: list[Job] = []
+        while len(jobs) < room and queue.has_pinned(worker.id):
+            is_free = len(worker.handed) + len(jobs) < worker.slots
+            # What came before it and is for any worker may find a better one than this.
+            if not is_free and not queue.is_pinned_next(worker.id):
+                break
+            jobs.append(queue.next_for(worker.id))
+        if jobs:
+            self._hand(worker, jobs)
+
+    def _choose(self, window: int) -> Worker | None:
+        """The worker to hand queued jobs to, None if they had better wait."""
+        books, queued = self._books, self._books.queue.shared
+        if books.free and self._is_worth_waking(window):
+            free = min(self._free(window), key=lambda worker: len(worker.handed), default=None)
+            if free is not None:
+                return free
+        batch = (1 + window) // 2
+        worth_a_look = self.run_times.worth_waking if books.free else math.inf
+        best = None
+        for worker in books.workers:
+            if not worker.ready or not worker.handed or worker.room(window) < 1:
+                continue
+            if worker.settled and not self.run_times.is_long:
+                continue  # it is held up; what is handed ahead would be taken back
+            ahead = len(worker.handed) - worker.slots
+            if ahead > 0 and (ahead >= batch or queued < batch):
+                # It has enough in hand, so the next message may wait until it carries many.
+                worth_a_look = min(worth_a_look, max(batch, queued + 1))
+                continue
+            if best is None or (len(worker.handed), worker.heard_at) < (
+                len(best.handed),
+                best.heard_at,
+            ):
+                best = worker
+        self._worth_a_look = worth_a_look if best is None else 1.0
+        return best
+
+    def _free(self, window: int) -> Iterator[Worker]:
+        """Those that could begin one more job at once, the longest idle first."""
+        # A worker may be worn, or have yet to skip too many that were revoked.
+        return (worker for worker in self._books.free.values() if worker.room(window) > 0)
+
+    def _is_worth_waking(self, window: int) -> bool:
+        """Whether queued jobs should go to a free worker rather than behind a busy one's."""
+        books = self._books
+        if window == 0 or books.running == 0 or books.workers[0].slots > 1:
+            return True
+        if self.run_times.is_worth_waking(books.queue.shared):
+            return True
+        late = self._clock() - WINDOW
+        return all(worker.heard_at <= late for worker in books.workers if worker.handed)
+
+    def _hand(self, worker: Worker, jobs: list[Job]) -> None:
+        self._books.hand(worker, jobs, self._clock())
+        self._engine.start(worker.id, jobs)
+        self._on_handed(worker, jobs)
+
+    def _take_back_for_free(self) -> None:
+        """Give free workers what waits behind another's running tasks."""
+        now = self._clock()
+        for worker in self._books.workers:
+            if worker.has_ahead:
+                if self.run_times.is_long or now >= worker.heard_at + WINDOW:  # as the alarm's
+                    self.take_back_after(worker, worker.last_to_run)
+                else:
+                    self._set_alarm(worker.heard_at + WINDOW)

@@ -1,0 +1,73 @@
+"""Values on their way from `Task.progress` to ``on_progress``: the newest one of each task.
+
+One call a task at a time. What comes while it runs replaces what came before, so a slow
+``on_progress`` misses values and holds up nothing.
+"""
+
+from __future__ import annotations
+
+import pickle
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from trioserver._tasks._finishing import FinishLoops
+    from trioserver._tasks._job import Job
+
+    OnProgress = Callable[[int, object], Awaitable[object]]
+
+
+class Progress:
+    """Calls ``on_progress``.
+
+    Args:
+      loops: Make the calls.
+      on_progress: None where the app has none.
+      on_called: Called when a call has returned.
+    """
+
+    def __init__(
+        self, loops: FinishLoops, on_progress: OnProgress | None, on_called: Callable[[], None]
+    ) -> None:
+        self._loops = loops
+        self._on_progress = on_progress
+        self._on_called = on_called
+        # Of each task whose call is on its way or runs; None once the call has taken it.
+        self._newest: dict[Job, bytes | None] = {}
+
+    def __len__(self) -> int:
+        """Calls that are on their way or run."""
+        return len(self._newest)
+
+    def tell(self, job: Job, body: bytes) -> None:
+        """``job`` runs, and has told a value."""
+        if self._on_progress is None:
+            return
+        is_on_its_way = job in self._newest
+        self._newest[job] = body
+        if not is_on_its_way:
+            self._call_soon(job)
+
+    def _call_soon(self, job: Job) -> None:
+        name = f"on_progress of task {job.id}"
+        try:
+            self._loops.call_soon((name, self._call, (job,), self._called))
+        except trio.ClosedResourceError:  # the pool has come to its end
+            del self._newest[job]
+
+    async def _call(self, job: Job) -> None:
+        body = self._newest[job]
+        self._newest[job] = None
+        assert body is not None
+        assert self._on_progress is not None
+        await self._on_progress(job.id, pickle.loads(body))
+
+    def _called(self, job: Job) -> None:
+        if self._newest[job] is not None and job.status is None:
+            self._call_soon(job)
+        else:
+            del self._newest[job]
+        self._on_called()

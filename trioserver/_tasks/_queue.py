@@ -1,0 +1,208 @@
+"""Jobs that no worker has in hand: in line, pinned to a worker, or waiting for their next attempt.
+
+Jobs that end where they are stay until they are met: to take one out of the middle would cost as
+much as there are jobs. Whatever is kept so never outnumbers what is alive.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from trioserver._tasks._job import DELAYED, QUEUED
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trioserver._tasks._job import Job
+
+_KEPT_ANYWAY: Final = 64
+"""Ended jobs that are kept however few are alive."""
+
+
+class _Line:
+    """First come, first served."""
+
+    __slots__ = ("_jobs", "count")
+
+    def __init__(self) -> None:
+        self._jobs: deque[Job] = deque()
+        self.count = 0
+
+    def append(self, job: Job) -> None:
+        self._jobs.append(job)
+        self.count += 1
+
+    def put_back(self, jobs: Sequence[Job]) -> None:
+        self._jobs.extendleft(reversed(jobs))
+        self.count += len(jobs)
+
+    @property
+    def first(self) -> Job:
+        """Who is next; only while there is a ``count``."""
+        jobs = self._jobs
+        while jobs[0].status is not None:
+            jobs.popleft()
+        return jobs[0]
+
+    def next(self) -> Job:
+        """Take out who is next; only while there is a ``count``."""
+        while True:
+            job = self._jobs.popleft()
+            if job.status is None:
+                self.count -= 1
+                return job
+
+    def drop(self) -> None:
+        """One of them has ended here."""
+        self.count -= 1
+        if len(self._jobs) > 2 * self.count + _KEPT_ANYWAY:
+            self._jobs = deque(job for job in self._jobs if job.status is None)
+
+
+class Queue:
+    """One line for all workers, one for each, and two heaps of times.
+
+    Args:
+      workers: How many; their ids are 0 to ``workers`` - 1.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._shared = _Line()
+        self._pinned = [_Line() for _ in range(workers)]
+        self.pinned = 0
+        """Jobs in line for one worker."""
+        self.delayed = 0
+        """Jobs that wait for their next attempt."""
+        # When, a number that keeps equal times in their order, and what.
+        self._delays: list[tuple[float, int, Job]] = []
+        self._limits: list[tuple[float, int, Job]] = []
+        self._sift_at = _KEPT_ANYWAY
+        self._numbers = itertools.count()
+
+    @property
+    def shared(self) -> int:
+        """Jobs in line for whichever worker."""
+        return self._shared.count
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that are here."""
+        return self._shared.count + self.pinned + self.delayed
+
+    @property
+    def oldest_at(self) -> float | None:
+        """When the job was queued that has been in line for the longest; None if none is."""
+        lines = (self._shared, *self._pinned)
+        return min((line.first.queued_at for line in lines if line.count), default=None)
+
+    # Coming
+
+    def put(self, job: Job, now: float) -> None:
+        """Take a job that was posted, or is due for one more attempt."""
+        job.queued_at = now
+        job.seq = QUEUED
+        options = job.options
+        if options.task_worker is None:
+            self._shared.append(job)
+        else:
+            self._pinned[options.task_worker].append(job)
+            self.pinned += 1
+        if options.queue_timeout != math.inf:
+            entry = (now + options.queue_timeout, next(self._numbers), job)
+            heapq.heappush(self._limits, entry)
+            if len(self._limits) > self._sift_at:
+                self._limits = _alive(self._limits)
+                self._sift_at = 2 * len(self._limits) + _KEPT_ANYWAY
+
+    def put_back(self, jobs: Sequence[Job]) -> None:
+        """Take jobs from a worker that has not begun them, before all that came after them."""
+        for job in jobs:
+            job.worker_id = None
+            job.seq = QUEUED
+        shared = [job for job in jobs if job.options.task_worker is None]
+        self._shared.put_back(shared)
+        if len(shared) < len(jobs):
+            for number, line in enumerate(self._pinned):
+                own = [job for job in jobs if job.options.task_worker == number]
+                line.put_back(own)
+                self.pinned += len(own)
+
+    def delay(self, job: Job, until: float) -> None:
+        """Take a job whose next attempt is due then."""
+        job.seq = DELAYED
+        self.delayed += 1
+        heapq.heappush(self._delays, (until, next(self._numbers), job))
+
+    # Going
+
+    def next(self) -> Job:
+        """Whoever is next for any worker; only while some are ``shared``."""
+        return self._shared.next()
+
+    def has_pinned(self, worker_id: int) -> bool:
+        """Whether something is in line for this worker alone."""
+        return self._pinned[worker_id].count > 0
+
+    def is_pinned_next(self, worker_id: int) -> bool:
+        """Whether what is in line for this worker alone came before all that is for any."""
+        shared, own = self._shared, self._pinned[worker_id]
+        return not shared.count or own.first.queued_at <= shared.first.queued_at
+
+    def next_for(self, worker_id: int) -> Job:
+        """Whoever is next for this worker; only while it `has_pinned`."""
+        if not self.is_pinned_next(worker_id):
+            return self._shared.next()
+        self.pinned -= 1
+        return self._pinned[worker_id].next()
+
+    def drop(self, job: Job) -> None:
+        """``job`` has ended here."""
+        if job.seq == DELAYED:
+            self.delayed -= 1
+            if len(self._delays) > 2 * self.delayed + _KEPT_ANYWAY:
+                self._delays = _alive(self._delays)
+        elif job.options.task_worker is None:
+            self._shared.drop()
+        else:
+            self.pinned -= 1
+            self._pinned[job.options.task_worker].drop()
+
+    # Time
+
+    @property
+    def due_at(self) -> float:
+        """When to call `release` and `take_late`; infinite if never."""
+        return min(heap[0][0] if heap else math.inf for heap in (self._delays, self._limits))
+
+    def release(self, now: float) -> None:
+        """Put in line those whose next attempt is due."""
+        while self._delays and self._delays[0][0] <= now:
+            _, _, job = heapq.heappop(self._delays)
+            if job.status is None:
+                self.delayed -= 1
+                self.put(job, now)
+
+    def take_late(self, now: float) -> list[Job]:
+        """Those whose time to wait is over, unless they have ended; some may be with a worker."""
+        late = []
+        while self._limits and self._limits[0][0] <= now:
+            _, _, job = heapq.heappop(self._limits)
+            # One that waits for its next attempt, or does so once more, has a time of its own.
+            if (
+                job.status is None
+                and job.seq != DELAYED
+                and now >= job.queued_at + job.options.queue_timeout
+            ):
+                late.append(job)
+        return late
+
+
+def _alive(heap: list[tuple[float, int, Job]]) -> list[tuple[float, int, Job]]:
+    """``heap`` without ended jobs."""
+    alive = [entry for entry in heap if entry[2].status is None]
+    heapq.heapify(alive)
+    return alive
