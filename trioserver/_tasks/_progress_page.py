@@ -71,7 +71,7 @@ class ProgressWriter:
         self._rung = 0
 
     def write(self, seq: int, body: bytes) -> bool:
-        """Make ``body`` the newest value of task ``seq``; True if a doorbell must be rung for it."""
+        """Make ``body`` the newest value of task ``seq``; True if a doorbell must be rung."""
         words = self._words
         start = RECORD_SIZE + seq % MAX_HANDED * SLOT_SIZE
         at = start // 8

@@ -1,8 +1,8 @@
 """The flight recorder: one page of shared memory a worker, written without a system call.
 
 It answers, also after the worker was killed, what no message can: which tasks the worker has begun,
-and which results it has finished but not sent. The progress of tasks lies behind that, with rules of
-its own (`_progress_page`). The rules here:
+and which results it has finished but not sent. The progress of tasks lies behind that, with rules
+of its own (`_progress_page`). The rules here:
 
 1. *Begun* is written before a task runs, and the bytes of a result before the count that publishes
    them. Tasks begin in the order of their numbers, so the last one tells of all; the time at which
