@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from trioserver._tasks._values import Task
+    from trioserver._tasks._task import Task
 
 
 class App:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 from model_engine import RESULT, ModelEngine
 
-from trioserver._tasks._inside import SEND_AT_ONCE_AFTER
 from trioserver._tasks._recorder import MAX_HANDED
+from trioserver._tasks._sync_loop import SEND_AT_ONCE_AFTER
 from trioserver._tasks._wire import Status
 
 if TYPE_CHECKING:

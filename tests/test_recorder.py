@@ -16,6 +16,7 @@ from serving import ROOT
 from trioserver._tasks._recorder import (
     MAX_HANDED,
     PAGE_SIZE,
+    RECORD_SIZE,
     Page,
     PageError,
     Recorder,
@@ -130,7 +131,7 @@ def test_a_report_that_finds_no_room_is_refused_whole(recorder: Recorder, page: 
     room = 0
     while recorder.publish(b"\0"):
         room += 1
-    assert 0 < room < PAGE_SIZE
+    assert 0 < room < RECORD_SIZE
     recorder.clear()
     fits = room - REPORT.size
 

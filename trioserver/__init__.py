@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from trioserver._serving import serve as serve
     from trioserver._settings import Settings as Settings
     from trioserver._settings import SettingsError as SettingsError
+    from trioserver._tasks._task import Task as Task
     from trioserver._tasks._values import Completion as Completion
-    from trioserver._tasks._values import Task as Task
 
 __version__ = "0.1.0.dev0"
 
@@ -65,7 +65,8 @@ _HOMES: Final = {
     "_server": ("Server",),
     "_serving": ("serve",),
     "_settings": ("Settings", "SettingsError"),
-    "_tasks._values": ("Completion", "Task"),
+    "_tasks._task": ("Task",),
+    "_tasks._values": ("Completion",),
 }
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
 

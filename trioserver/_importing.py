@@ -6,7 +6,9 @@ No trio, no attrs: task workers load this module.
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
+import inspect
 import multiprocessing
 import os
 import sys
@@ -56,6 +58,15 @@ def load_object(spec: str) -> object:
 def instantiate(found: object) -> object:
     """The app itself: a class is called, and everything else is one already."""
     return found() if isinstance(found, type) else found
+
+
+def is_async(callback: object) -> bool:
+    """Whether it is a coroutine function, or an object whose ``__call__`` is one."""
+    while isinstance(callback, functools.partial):
+        callback = callback.func
+    return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(
+        type(callback).__call__
+    )
 
 
 def spec_of(found: object) -> str:

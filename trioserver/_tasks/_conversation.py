@@ -1,7 +1,12 @@
 """What is said between the dispatcher's process and one worker: orders out, reports in.
 
-Nothing that comes is believed before it is checked, since a task may have written to its worker's
-descriptors.
+Rules:
+
+1. Nothing that comes is believed before it is checked, since a task may have written to its
+   worker's descriptors.
+2. What a worker says is passed on in its order: the posts of a task before its end.
+3. Whatever came, the page is looked at for progress, before that is passed on (see
+   `_progress_page`, rule 4).
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ import trio
 from trioserver._tasks._wire import (
     ORDER,
     REPORT,
+    Answer,
     Kind,
     RecordStream,
     Report,
@@ -24,12 +30,14 @@ from trioserver._tasks._wire import (
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from trioserver._tasks._job import Job
 
 _RECEIVE_SIZE: Final = 256 * 1024
-_OF_JOBS: Final = frozenset({Status.OK, Status.FAILED, Status.SKIPPED})
+_OVERHEAD: Final = 1024 * 1024
+"""Bytes that a report may have beside a result or an exception: words."""
+_OF_JOBS: Final = frozenset({Status.OK, Status.FAILED, Status.SKIPPED, Status.CANCELLED})
 _OF_STARTS: Final = frozenset({Status.READY, Status.START_FAILED})
 
 
@@ -39,8 +47,13 @@ class Conversation:
     Args:
       sock: Its connection, non-blocking; closed by whoever opened it.
       nursery: Where what the socket has no room for is written.
+      max_task_size: Bytes of a task's data, and of its result, at the most.
       on_start: Called once, with `Status.READY` or with `Status.START_FAILED` and a traceback.
       on_reports: Called with the reports of ended jobs as they come.
+      on_posted: Called with the seq of a running task and the pickled data of the one that it
+        posts; `answer_post` must follow.
+      on_look: Called with the seqs of jobs that are handed over and not reported, whenever there
+        may be progress of theirs.
       on_garbled: Called when what comes are no reports; nothing can be read from then on.
     """
 
@@ -48,20 +61,31 @@ class Conversation:
         self,
         sock: socket.socket,
         nursery: trio.Nursery,
+        *,
+        max_task_size: int,
         on_start: Callable[[int, bytes], None],
         on_reports: Callable[[Sequence[Report]], None],
+        on_posted: Callable[[int, bytes], None],
+        on_look: Callable[[Collection[int]], None],
         on_garbled: Callable[[], None],
     ) -> None:
         self._sock = sock
         self._nursery = nursery
+        self._max_task_size = max_task_size
         self._on_start = on_start
         self._on_reports = on_reports
+        self._on_posted = on_posted
+        self._on_look = on_look
         self._on_garbled = on_garbled
         self._has_started = False
         self._is_over = False
         # The last job that was handed over.
         self._last_seq = 0
-        self._stream: RecordStream[Report] = RecordStream(REPORT, self.check)
+        # Those that were handed over and are not reported yet, and those of them that were told to
+        # cancel themselves.
+        self._handed: set[int] = set()
+        self._cancelled: set[int] = set()
+        self._stream: RecordStream[Report] = RecordStream(REPORT, self._check_header)
         self._unsent: deque[memoryview] = deque()
 
     # Orders
@@ -69,6 +93,7 @@ class Conversation:
     def hand(self, jobs: Sequence[Job]) -> None:
         """Hand over ``jobs``, in one message; never waits."""
         self._last_seq = jobs[-1].seq
+        self._handed.update([job.seq for job in jobs])
         self._send(
             b"".join(
                 [
@@ -82,6 +107,17 @@ class Conversation:
     def tell_to_stop(self) -> None:
         """Have the worker leave after what it was given."""
         self._send(ORDER.pack(0, 0, 0, Kind.STOP, 0))
+
+    def cancel(self, seq: int) -> None:
+        """Have job ``seq``, which has begun, cancel itself; it need not, and is reported anyway."""
+        if seq in self._handed:
+            self._cancelled.add(seq)
+            self._send(ORDER.pack(seq, 0, 0, Kind.CANCEL, 0))
+
+    def answer_post(self, seq: int, task_id: int, answer: Answer, reason: str = "") -> None:
+        """Tell the task of job ``seq`` what became of its oldest post that has no answer yet."""
+        body = reason.encode(errors="backslashreplace")
+        self._send(ORDER.pack(seq, task_id, answer, Kind.POSTED, len(body)) + body)
 
     def _send(self, data: bytes) -> None:
         if self._is_over:
@@ -133,16 +169,44 @@ class Conversation:
             while self._read():
                 pass
         except BlockingIOError:  # a process that it has started holds the other end
-            return
+            pass
+        if self._has_started:
+            self._on_look(self._handed)  # for what it has not rung
 
-    def check(self, fields: tuple[Any, ...]) -> None:
-        """Raise `WireError` if this cannot be the begin of a report now."""
-        seq, status, begun, ran, *_ = fields
-        if status in _OF_JOBS:
-            is_right = 1 <= seq <= self._last_seq and 0 <= ran < math.inf and 0 <= begun < math.inf
-        else:
-            is_right = seq == 0 and not self._has_started and status in _OF_STARTS
-        if not is_right:
+    def check(self, report: Sequence[Any]) -> None:
+        """Raise `WireError` if this cannot be the report of a job's end now."""
+        seq, status, begun, ran = report[:4]
+        if not (
+            status in _OF_JOBS
+            and 1 <= seq <= self._last_seq
+            and 0 <= ran < math.inf
+            and 0 <= begun < math.inf
+        ):
+            raise WireError
+
+    def _check_header(self, fields: tuple[Any, ...]) -> None:
+        """Raise `WireError` if this cannot be the begin of a report, whose body is to come."""
+        seq, status, *_, size = fields
+        limit = self._max_task_size + _OVERHEAD
+        if not self._has_started:
+            self._check_start(seq, status)
+        elif status == Status.POST:
+            self._check_post(seq, size)
+        else:  # nothing else has a body without being one
+            self.check(fields)
+        if size > limit:
+            raise WireError
+
+    def _check_start(self, seq: int, status: int) -> None:
+        if seq != 0 or status not in _OF_STARTS:
+            raise WireError
+
+    def _check_cancelled(self, seq: int) -> None:
+        if seq not in self._cancelled:
+            raise WireError
+
+    def _check_post(self, seq: int, size: int) -> None:
+        if seq not in self._handed or size > self._max_task_size:
             raise WireError
 
     def _read(self) -> bool:
@@ -167,16 +231,44 @@ class Conversation:
         return True
 
     def _take(self, reports: list[Report]) -> None:
-        if not self._has_started and reports:
-            self.check(reports[0])
-            _, status, _, _, body = reports.pop(0)
+        if not self._has_started:
+            if not reports:
+                return
+            seq, status, _, _, body = reports.pop(0)
+            self._check_start(seq, status)
             self._has_started = True
             self._on_start(status, body)
-        for index, report in enumerate(reports):
-            try:
-                self.check(report)
-            except WireError:
-                self._on_reports(reports[:index])
-                raise
+        self._on_look(self._handed)
+        at = 0
+        try:
+            for index, report in enumerate(reports):
+                status = report[1]
+                if status >= Status.POST:
+                    self._pass_on(reports[at:index])
+                    at = index + 1
+                    self._hear(report)
+                else:
+                    self.check(report)
+                    if status == Status.CANCELLED:
+                        self._check_cancelled(report[0])
+        except WireError:
+            self._pass_on(reports[at:index])
+            raise
+        self._pass_on(reports[at:] if at else reports)
+
+    def _hear(self, report: Report) -> None:
+        """Hear of something that is not the end of a job."""
+        seq, status, _, _, body = report
+        if status == Status.POST:
+            self._check_post(seq, len(body))
+            self._on_posted(seq, body)
+        elif status != Status.PROGRESS or seq != 0 or body:
+            raise WireError
+
+    def _pass_on(self, reports: Sequence[Report]) -> None:
         if reports:
+            seqs = [report[0] for report in reports]
+            self._handed.difference_update(seqs)
+            if self._cancelled:
+                self._cancelled.difference_update(seqs)
             self._on_reports(reports)

@@ -1,10 +1,13 @@
 """The flight recorder: one page of shared memory a worker, written without a system call.
 
-It answers, also after the worker was killed, what no message can: which task the worker has begun,
-and which results it has finished but not sent. Its rules:
+It answers, also after the worker was killed, what no message can: which tasks the worker has begun,
+and which results it has finished but not sent. The progress of tasks lies behind that, with rules
+of its own (`_progress_page`). The rules here:
 
 1. *Begun* is written before a task runs, and the bytes of a result before the count that publishes
-   them.
+   them. Tasks begin in the order of their numbers, so the last one tells of all; the time at which
+   each began has a place of its own, since several may run. A place is used again when its task has
+   ended: numbers rise, but whoever gives them leaves out those whose place is taken.
 2. A task that was handed over is taken back by writing *revoked*, then reading *begun*; the worker
    writes *begun*, then reads *revoked*. With a fence between the two on either side, at least one
    sees the other. If the dispatcher sees *not begun*, the task is its own again and will never run
@@ -20,29 +23,45 @@ No trio, no attrs: task workers load this module.
 from __future__ import annotations
 
 import fcntl
+import math
 import mmap
 import os
 import tempfile
 import threading
+from collections.abc import Iterable  # noqa: TC003  # cheap, and needed to read the signature
 from typing import Final
 
+from trioserver._tasks._progress_page import (
+    MAX_HANDED,
+    PAGE_SIZE,
+    PROGRESS_SIZE,
+    RECORD_SIZE,
+    PageError,
+    ProgressReader,
+    ProgressWriter,
+)
 from trioserver._tasks._wire import REPORT, RecordStream, Report
 
-PAGE_SIZE: Final = 64 * 1024
-# A worker never holds more tasks than this; so a revoked mark is read before its place is needed.
-MAX_HANDED: Final = 256
+__all__ = [
+    "MAX_HANDED",
+    "PAGE_SIZE",
+    "PROGRESS_SIZE",
+    "RECORD_SIZE",
+    "Page",
+    "PageError",
+    "Recorder",
+    "create_page",
+]
 
-_MAGIC: Final = 0x7472696F73727631
+_MAGIC: Final = 0x7472696F73727632
 # Words of eight bytes, because an aligned word is stored and loaded whole.
-_MAGIC_WORD, _BEGUN, _PUBLISHED, _BEGUN_AT = range(4)
+_MAGIC_WORD, _BEGUN = range(2)
+_PUBLISHED: Final = 4  # the two before it are those of progress
 # Of `_PUBLISHED`: bytes in the lower half, generation in the upper.
 _GENERATION: Final = 1 << 32
 _REVOKED: Final = 8
-_RESULTS: Final = (_REVOKED + MAX_HANDED) * 8
-
-
-class PageError(Exception):
-    """The page makes no sense: the worker has overwritten it."""
+_BEGUN_AT: Final = _REVOKED + MAX_HANDED
+_RESULTS: Final = (_BEGUN_AT + MAX_HANDED) * 8
 
 
 def create_page() -> int:
@@ -93,11 +112,12 @@ class Recorder(_Mapping):
         super().__init__(fd)
         self._words[_MAGIC_WORD] = _MAGIC
         self._published = 0
+        self._progress = ProgressWriter(self._view, self._words)
 
     def begin(self, seq: int, now: float) -> bool:
         """Write that task ``seq`` begins; False if it was revoked and must not run."""
         words = self._words
-        self._floats[_BEGUN_AT] = now
+        self._floats[_BEGUN_AT + seq % MAX_HANDED] = now
         words[_BEGUN] = seq
         self._acquire()
         self._release()
@@ -107,7 +127,7 @@ class Recorder(_Mapping):
         """Keep a finished report until `clear`; False if there is no room for it."""
         start = _RESULTS + self._published % _GENERATION
         end = start + len(record)
-        if end > PAGE_SIZE:
+        if end > RECORD_SIZE:
             return False
         self._view[start:end] = record
         self._acquire()
@@ -126,9 +146,21 @@ class Recorder(_Mapping):
         self._published = self._words[_PUBLISHED] = generation % _GENERATION * _GENERATION
         self._fence()
 
+    def progress(self, seq: int, body: bytes) -> bool:
+        """Make ``body`` the newest value of task ``seq``; one thread at a time.
+
+        Returns:
+          True if the dispatcher must be told to look at the page; False if it will anyway.
+        """
+        return self._progress.write(seq, body)
+
 
 class Page(_Mapping):
     """The dispatcher's hand: reads what the worker did, and revokes what it has not begun."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd)
+        self._progress = ProgressReader(self._view, self._words)
 
     def revoke(self, seq: int) -> bool:
         """Take back task ``seq``; False if it has begun, or may have."""
@@ -146,15 +178,39 @@ class Page(_Mapping):
             raise PageError
         while True:
             seq = self._words[_BEGUN]
-            at = self._floats[_BEGUN_AT]
+            at = self._floats[_BEGUN_AT + seq % MAX_HANDED]
             self._fence()
             if self._words[_BEGUN] == seq:
                 return seq, at
 
+    def begun_at(self, seq: int) -> float:
+        """When task ``seq`` was begun (CLOCK_MONOTONIC).
+
+        It must have been, and not have ended: the place is used again.
+
+        Raises:
+          PageError: if what is there is no time, or `begun` would raise.
+        """
+        at = self._floats[_BEGUN_AT + seq % MAX_HANDED]
+        if self._words[_MAGIC_WORD] != _MAGIC or not 0 <= at < math.inf:
+            raise PageError
+        return at
+
+    def progressed(self, seqs: Iterable[int]) -> list[tuple[int, bytes]]:
+        """The newest values of those of the tasks ``seqs`` that have new ones since the last call.
+
+        It costs one look if there is nothing new. A value that is being written is left for the
+        next call, for which the worker will ring.
+
+        Raises:
+          PageError: if a value is larger than there is room for.
+        """
+        return self._progress.read(seqs)
+
     def published(self) -> list[Report]:
         """The reports that are finished and perhaps not sent; safe while the worker runs."""
         generation, size = divmod(self._words[_PUBLISHED], _GENERATION)
-        if size > PAGE_SIZE - _RESULTS:
+        if size > RECORD_SIZE - _RESULTS:
             raise PageError
         data = bytes(self._view[_RESULTS : _RESULTS + size])
         self._fence()

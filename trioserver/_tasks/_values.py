@@ -1,7 +1,4 @@
-"""The values that users see: a task in its worker, and how it ended in the server.
-
-No trio, no attrs: task workers load this module.
-"""
+"""The value that users see of a task that has ended."""
 
 from __future__ import annotations
 
@@ -13,31 +10,6 @@ from trioserver._tasks._wire import Failure, Status
 
 if TYPE_CHECKING:
     from trioserver._tasks._job import Job
-
-
-@final
-class Task:
-    """What ``on_task`` gets, in a task worker process."""
-
-    __slots__ = ("attempt", "data", "id", "worker_id")
-
-    id: int
-    """The id that ``server.task`` returned."""
-    data: Any  # only the app knows what it posts
-    """What was posted: a copy of its own, unpickled here."""
-    worker_id: int
-    """The task worker that runs it, from 0 to ``task_worker_num`` - 1."""
-    attempt: int
-    """Counts from 1."""
-
-    def __init__(self, task_id: int, data: object, worker_id: int, attempt: int) -> None:
-        self.id = task_id
-        self.data = data
-        self.worker_id = worker_id
-        self.attempt = attempt
-
-    def __repr__(self) -> str:
-        return f"<Task {self.id} on task worker {self.worker_id}, attempt {self.attempt}>"
 
 
 _UNSET = object()

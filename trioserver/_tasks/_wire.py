@@ -34,6 +34,21 @@ class Kind(enum.IntEnum):
     """The body is a function and its arguments (``run_sync``)."""
     STOP = 2
     """Leave, after ``on_task_worker_stop``."""
+    CANCEL = 3
+    """Cancel the scope of the running task that has this seq; ignored if none has it. No body."""
+    POSTED = 4
+    """The answer to a `Status.POST` of this seq: the new task's id in the place of the task id, an
+    `Answer` in that of the attempt; the body is the reason as text, empty if it was accepted."""
+
+
+class Answer(enum.IntEnum):
+    """What becomes of a task that a task has posted."""
+
+    ACCEPTED = 0
+    FULL = 1
+    """The queue has no room now."""
+    CLOSED = 2
+    """Nothing is accepted any more."""
 
 
 class Status(enum.IntEnum):
@@ -44,15 +59,22 @@ class Status(enum.IntEnum):
     FAILED = 1
     """The body is a packed `Failure`."""
     CANCELLED = 2
-    """The body is the reason as text."""
+    """The body is the reason as text. A worker reports it, with no body, for a task that was ended
+    by the cancellation of its scope."""
     CRASHED = 3
     """The body is the exit code as text, empty if unknown."""
+    TIMED_OUT = 4
+    """The body is what `pack_timeout` makes."""
     READY = 16
     """The worker has run ``on_task_worker_start``; no seq."""
     START_FAILED = 17
     """The worker cannot begin; the body is a traceback as text; no seq."""
     SKIPPED = 18
     """The worker met a revoked order and did not run it."""
+    POST = 19
+    """The running task of this seq posts a new one, whose pickled data is the body."""
+    PROGRESS = 20
+    """There is progress on the page; no seq, no body."""
 
 
 # Plain tuples: one is made for every task in each direction, and a named tuple costs twice as much.
@@ -128,6 +150,17 @@ class RecordStream(Generic[RecordT]):
         return records
 
 
+def pack_timeout(seconds: float, begun: bool) -> bytes:  # noqa: FBT001  # two fields of a record
+    """The body of `Status.TIMED_OUT`: the time that a job had, and whether it had begun."""
+    return _TIMEOUT.pack(seconds, begun)
+
+
+def unpack_timeout(body: bytes) -> tuple[float, bool]:
+    """What `pack_timeout` was given."""
+    seconds, begun = _TIMEOUT.unpack(body)
+    return seconds, bool(begun)
+
+
 class Failure(NamedTuple):
     """The body of a report of `Status.FAILED`: how a task raised, in words that always survive."""
 
@@ -155,3 +188,4 @@ class Failure(NamedTuple):
 
 
 _TEXTS = struct.Struct("=QQ")
+_TIMEOUT = struct.Struct("=dB")

@@ -24,10 +24,10 @@ from trioserver._tasks._door import open_door
 from trioserver._tasks._inside import task_worker_main
 from trioserver._tasks._lifeline import prepare_process
 from trioserver._tasks._recorder import Page, PageError, create_page
-from trioserver._tasks._wire import Status, WireError
+from trioserver._tasks._wire import Answer, Status, WireError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from trioserver._tasks._door import Door
     from trioserver._tasks._job import Job
@@ -37,10 +37,12 @@ logger = logging.getLogger("trioserver.tasks")
 
 _DEATH_TIME: Final = 1.0
 """Seconds between the first sign of a death and the use of more force."""
+_UNLIMITED: Final = 1 << 62
+"""Bytes; as many as a record's size can say, and some to spare."""
 
 
 class WorkerProcess:
-    """A process that runs jobs one after the other.
+    """A process that runs jobs: one after the other, or several at once if they are coroutines.
 
     Args:
       worker_id: The number that it has in the pool, and that its successors will have.
@@ -48,6 +50,12 @@ class WorkerProcess:
       on_boot: Called when the process is itself and no longer its interpreter's start.
       on_ready: Called when it takes jobs.
       on_reports: Called with the reports of ended jobs as they come.
+      max_task_size: Bytes of a job's pickled data, and of its result, at the most.
+      task_concurrency: How many jobs run at once where the app's ``on_task`` is a coroutine
+        function.
+      on_posted: Called with the seq of a job that runs and the pickled data of a new task that it
+        posts, before that job is reported; `answer_post` must follow. Without it all are refused.
+      on_progress: Called with seqs of jobs that run, and the pickled values that are their newest.
     """
 
     def __init__(
@@ -57,6 +65,11 @@ class WorkerProcess:
         on_boot: Callable[[], None],
         on_ready: Callable[[], None],
         on_reports: Callable[[Sequence[Report]], None],
+        *,
+        max_task_size: int = _UNLIMITED,
+        task_concurrency: int = 1,
+        on_posted: Callable[[int, bytes], None] | None = None,
+        on_progress: Callable[[Sequence[tuple[int, bytes]]], None] | None = None,
     ) -> None:
         self.worker_id = worker_id
         self.pid: int | None = None
@@ -68,6 +81,10 @@ class WorkerProcess:
         self._on_boot = on_boot
         self._on_ready = on_ready
         self._on_reports = on_reports
+        self._max_task_size = max_task_size
+        self._task_concurrency = task_concurrency
+        self._on_posted = self._refuse_post if on_posted is None else on_posted
+        self._on_progress = on_progress
         self._page: Page | None = None
         self._page_fd = -1
         self._has_spoilt_page = False
@@ -86,6 +103,23 @@ class WorkerProcess:
         """Hand over ``jobs``."""
         assert self._conversation is not None, "only a worker that is ready is handed jobs"
         self._conversation.hand(jobs)
+
+    def cancel(self, seq: int) -> None:
+        """Have job ``seq``, which has begun, cancel itself; only a coroutine does."""
+        assert self._conversation is not None, "only a worker that is ready has jobs"
+        self._conversation.cancel(seq)
+
+    def answer_post(self, seq: int, task_id: int, answer: Answer, reason: str = "") -> None:
+        """Tell job ``seq`` what became of its oldest post that has no answer yet.
+
+        Args:
+          seq: The job that has posted.
+          task_id: The new task's id, 0 for none.
+          answer: Whether it was accepted.
+          reason: Why it was not.
+        """
+        assert self._conversation is not None, "only a worker that is ready has jobs"
+        self._conversation.answer_post(seq, task_id, answer, reason)
 
     def stop(self) -> None:
         """Have it leave by itself after what it has been given."""
@@ -116,6 +150,22 @@ class WorkerProcess:
         except PageError:
             return None
 
+    def begun_at(self, seq: int) -> float | None:
+        """See `Page.begun_at`; None if the worker has spoilt the page."""
+        assert self._page is not None, "only a worker that was ready is asked"
+        try:
+            return self._page.begun_at(seq)
+        except PageError:
+            return None
+
+    def memory(self) -> int | None:
+        """Bytes that the process holds in memory (RSS); None where that cannot be known."""
+        try:
+            with open(f"/proc/{self.pid}/statm", "rb") as statm:
+                return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except (OSError, IndexError):  # no such system, or no such process any more
+            return None
+
     def unsent_reports(self) -> list[Report]:
         """See `Page.published`; nothing if the worker has spoilt the page."""
         if self._page is None or self._conversation is None:
@@ -125,9 +175,7 @@ class WorkerProcess:
             for report in reports:
                 self._conversation.check(report)
         except (PageError, WireError):
-            if not self._has_spoilt_page:
-                self._has_spoilt_page = True
-                logger.warning("task worker %d has overwritten its flight recorder", self.worker_id)
+            self._is_page_spoilt()
             return []
         return reports
 
@@ -154,8 +202,11 @@ class WorkerProcess:
                     self._conversation = Conversation(
                         self._sock,
                         nursery,
+                        max_task_size=self._max_task_size,
                         on_start=self._has_started,
                         on_reports=self._on_reports,
+                        on_posted=self._on_posted,
+                        on_look=self._look_for_progress,
                         on_garbled=self._is_garbled,
                     )
                     await self._conversation.listen()
@@ -193,6 +244,8 @@ class WorkerProcess:
                         door.token,
                         self.worker_id,
                         self._spec,
+                        self._max_task_size,
+                        self._task_concurrency,
                         kill_on_cancel=True,
                         # The default limiter has a token a core, and we hold ours for ever.
                         limiter=trio.CapacityLimiter(1),
@@ -217,6 +270,24 @@ class WorkerProcess:
             self._on_ready()
         else:
             self.start_failure = body.decode()
+
+    def _look_for_progress(self, seqs: Collection[int]) -> None:
+        assert self._page is not None, "it was there before the conversation"
+        try:
+            values = self._page.progressed(seqs)
+        except PageError:
+            self._is_page_spoilt()
+            return
+        if values and self._on_progress is not None:
+            self._on_progress(values)
+
+    def _refuse_post(self, seq: int, _data: bytes) -> None:
+        self.answer_post(seq, 0, Answer.CLOSED, "nobody takes tasks that tasks post")
+
+    def _is_page_spoilt(self) -> None:
+        if not self._has_spoilt_page:
+            self._has_spoilt_page = True
+            logger.warning("task worker %d has overwritten its flight recorder", self.worker_id)
 
     def _is_garbled(self) -> None:
         logger.warning("task worker %d sent what are no reports", self.worker_id)

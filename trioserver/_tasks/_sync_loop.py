@@ -1,0 +1,55 @@
+"""Runs orders one after the other: the loop of a worker whose ``on_task`` is a plain function.
+
+No trio, no attrs: task workers load this module.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from trioserver._tasks._leaving import leave_if_forked
+from trioserver._tasks._running_orders import run_order
+from trioserver._tasks._wire import Kind, Status
+
+if TYPE_CHECKING:
+    from trioserver._tasks._link import Link
+    from trioserver._tasks._running_orders import OnTask
+
+# A result that took this long to make goes out at once: one more system call is nothing to it.
+SEND_AT_ONCE_AFTER: Final = 0.001
+
+
+def run_one_by_one(link: Link, worker_id: int, on_task: OnTask) -> None:
+    """Run what comes until an order says stop; reports go out many at a time where they are short.
+
+    Raises:
+      Disconnected: if the dispatcher cannot be reached.
+    """
+    orders, begin, max_task_size = link.orders, link.recorder.begin, link.max_task_size
+    running = [0]  # one item, which is no seq while no task runs
+    link.running = running
+    while True:
+        if not orders:
+            link.flush()
+            link.receive()
+            continue
+        order = orders.popleft()
+        seq, kind = order[0], order[3]
+        if kind >= Kind.STOP:
+            if kind == Kind.STOP:
+                link.flush()
+                return
+            continue  # the cancellation of a task that has ended
+        begun = monotonic()
+        if not begin(seq, begun):
+            link.report(seq, Status.SKIPPED, begun, 0.0, b"")
+            continue
+        running[0] = seq
+        status, body = run_order(on_task, order, worker_id, link, max_task_size)
+        running[0] = 0
+        leave_if_forked()
+        ran = monotonic() - begun
+        link.report(seq, status, begun, ran, body)
+        if ran >= SEND_AT_ONCE_AFTER:
+            link.flush()
