@@ -211,7 +211,6 @@ def test_every_callback_has_its_place() -> None:
             CallsPlain(),
             "on_finish must be a coroutine function, 'async def on_finish(completion)'",
         ),
-        ("on_task", takes_one, "on_task must be a plain function, 'def on_task(task)'"),
         (
             "on_task_worker_start",
             functools.partial(takes_one),

@@ -127,18 +127,19 @@ def test_a_page_that_makes_no_sense_costs_all_that_was_handed(
     assert engine.counts == (1, 0)
 
 
-def test_a_spoilt_page_takes_nothing_back() -> None:
-    """What is behind a cancelled job may have begun: nobody is killed for it."""
+def test_a_spoilt_page_does_not_protect_what_runs() -> None:
+    """Nobody knows what has begun there, so that all that is in hand goes with the worker."""
     engine = ModelEngine()
     first, second = engine.post(2)
     engine.begin(0)
     engine.workers[0].is_spoilt = True
     engine.dispatcher.cancel(first, "test")
-    engine.pass_time(1)
 
-    assert engine.killed == []
+    assert engine.killed == [0]
     engine.die(0)
-    assert [first.status, second.status] == [Status.CANCELLED, Status.CRASHED]
+    assert engine.ended == [first, second]
+    assert first.status == Status.CANCELLED
+    assert second.status == Status.CRASHED
 
 
 def test_a_job_that_could_not_be_taken_back_and_never_began_ends_as_cancelled() -> None:

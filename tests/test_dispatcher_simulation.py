@@ -6,7 +6,7 @@ A failing seed is the whole report: run it alone, and it does the same again.
 from __future__ import annotations
 
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from model_engine import RESULT, ModelEngine
@@ -35,8 +35,8 @@ class Ledger(ModelEngine):
         self.entered: set[Job] = set()
         self.dead: set[int] = set()
 
-    def post(self, count: int = 1) -> list[Job]:
-        jobs = super().post(count)
+    def post(self, count: int = 1, **options: Any) -> list[Job]:
+        jobs = super().post(count, **options)
         self.posted += jobs
         return jobs
 
@@ -131,6 +131,9 @@ def advance(ledger: Ledger, random: Random, number: int, mean_run: float) -> Non
     if number in ledger.dead:
         ledger.replace(number)
         ledger.dead.discard(number)
+    elif worker.is_killed:
+        ledger.die(number)
+        ledger.dead.add(number)
     elif worker.at_the_door:
         ledger.enter(number)
     elif worker.running:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from trioserver._cli import run as run
+    from trioserver._embedding import TaskPool as TaskPool
+    from trioserver._embedding import open_task_pool as open_task_pool
     from trioserver._errors import AddressError as AddressError
     from trioserver._errors import AppError as AppError
     from trioserver._errors import FrameTooLargeError as FrameTooLargeError
@@ -30,9 +32,14 @@ if TYPE_CHECKING:
     from trioserver._net._framing import LengthFraming as LengthFraming
     from trioserver._net._framing import RawFraming as RawFraming
     from trioserver._server import Server as Server
+    from trioserver._server import ServerStatistics as ServerStatistics
     from trioserver._serving import serve as serve
     from trioserver._settings import Settings as Settings
     from trioserver._settings import SettingsError as SettingsError
+    from trioserver._tasks._statistics import Quantiles as Quantiles
+    from trioserver._tasks._statistics import RunningTask as RunningTask
+    from trioserver._tasks._statistics import TaskStatistics as TaskStatistics
+    from trioserver._tasks._statistics import TaskWorkerStatistics as TaskWorkerStatistics
     from trioserver._tasks._task import Task as Task
     from trioserver._tasks._values import Completion as Completion
 
@@ -40,6 +47,7 @@ __version__ = "0.1.0.dev0"
 
 _HOMES: Final = {
     "_cli": ("run",),
+    "_embedding": ("TaskPool", "open_task_pool"),
     "_errors": (
         "AddressError",
         "AppError",
@@ -62,10 +70,11 @@ _HOMES: Final = {
         "LengthFraming",
         "RawFraming",
     ),
-    "_server": ("Server",),
+    "_server": ("Server", "ServerStatistics"),
     "_serving": ("serve",),
     "_settings": ("Settings", "SettingsError"),
     "_tasks._task": ("Task",),
+    "_tasks._statistics": ("Quantiles", "RunningTask", "TaskStatistics", "TaskWorkerStatistics"),
     "_tasks._values": ("Completion",),
 }
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}

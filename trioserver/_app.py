@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from trioserver._errors import AppError
-from trioserver._importing import instantiate, load_object, nearest, spec_of
+from trioserver._importing import instantiate, is_async, load_object, nearest, spec_of
 from trioserver._net._framing import Framing, RawFraming
 from trioserver._settings import Settings
 
@@ -72,7 +72,7 @@ class App:
     @property
     def has_async_task(self) -> bool:
         """Whether ``on_task`` is a coroutine function."""
-        return is_coroutine_function(self.on_task)
+        return is_async(self.on_task)
 
     def check(self, settings: Settings, *, needs_import: bool = True) -> None:
         """See whether the app has what ``settings`` ask for.

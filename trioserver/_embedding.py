@@ -56,8 +56,8 @@ async def open_task_pool(app: object, settings: Settings | None = None) -> Async
     """Task workers that run the tasks of ``app``, while inside.
 
     Tasks, completions and promises are those of a server; there are no connections, and nothing
-    listens. A regular exit is a graceful stop: tasks go on for `Settings.max_wait_time`, and what is
-    left then ends as `TaskCancelled`; every completion is delivered. Where the body raises or is
+    listens. A regular exit is a graceful stop: tasks go on for `Settings.max_wait_time`, and what
+    is left then ends as `TaskCancelled`; every completion is delivered. Where the body raises or is
     cancelled, everything ends at once.
 
     In a script, open it under ``if __name__ == "__main__":``, since every worker runs the script

@@ -136,9 +136,7 @@ async def _live(
         _maybe(
             None
             if dispatcher is None or app.on_finish is None
-            else open_pool(
-                dispatcher, app.on_finish, app.on_progress, settings, stopping, pacer
-            )
+            else open_pool(dispatcher, app.on_finish, app.on_progress, settings, stopping, pacer)
         ) as pool,
         # 2. callbacks end
         connections.handling(stopping),

@@ -2,23 +2,29 @@
 
 The path of one task, and the module that owns each step:
 
-``_pool``            TaskPool: gives it an id, knows who waits for it (``_job``: its state)
-``_admission``       lets it in, or makes its poster wait in line
+``_task_calls``      TaskCalls: what users ask for; ``_options``: with which limits
+``_pool``            Pool: gives it an id, knows who waits for it (``_job``: its state)
+``_admission``       lets it in, or makes its poster wait in line; ``_accounts``: each connection's
 ``_calls``           posts several and waits for how they end
-``_dispatcher``      Dispatcher: which job goes where, and what must die
-``_books``           where every job is; ``_run_times``: how much work should travel at a time
+``_dispatcher``      Dispatcher: what becomes of every job (``_policy``: as the settings ask)
+``_placing``         which worker gets it; ``_run_times``: how much work should travel at a time
+``_watching``        what is late, stuck or slow
+``_books``           where every job is; ``_queue``: those that no worker has in hand
+``_statistics``      all of it in numbers; ``_snapshot``: how the books become these
 ``_workers``         a dispatcher with its engine at work and its alarm set
 ``_engine``          the seam: runs jobs on numbered workers, and can kill them
 ``_local``           LocalTaskWorkers, an engine: keeps a process at every number
 ``_worker_process``  one life of such a process; ``_door``, ``_booting``: how it begins
 ``_conversation``    what is said between the two: orders out, reports in
-``_inside``          what runs in it; ``_lifeline``: so that it cannot outlive its server; ``_leaving``
-``_link``            the worker's end of the socket; ``_sync_loop``, ``_async_loop``: what takes orders off it
-``_running_orders``  one order, whatever the code of the user does; ``_task``: Task, what that code sees
+``_inside``          what runs in it; ``_lifeline``: so that it cannot outlive its server
+``_link``            the worker's end of the socket
+``_sync_loop``       takes orders off it; ``_async_loop``: many at a time; ``_leaving``: the end
+``_running_orders``  one order, whatever the user's code does; ``_task``: Task, what that code sees
 ``_wire``            the records between the two
 ``_recorder``        the memory that survives a death; ``_progress_page``: its part for progress
 ``_inline``          another engine: no processes, for tests
 ``_finishing``       the loops behind the channel of completions, which call ``on_finish``
+``_progress``        the values on their way to ``on_progress``
 ``_values``          Completion, what users see of a task that has ended
 
 This package imports nothing by itself, because task workers load it.

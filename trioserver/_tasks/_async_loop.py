@@ -176,6 +176,7 @@ class _Loop:
             )
         leave_if_forked()
         del self._scopes[seq]
+        link.recorder.end(seq)
         self._report(seq, status, begun, monotonic() - begun, body)
         self._begin()
 

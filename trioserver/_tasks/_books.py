@@ -124,8 +124,7 @@ class Worker:
         """It has reported, so its page needs the job's place no longer."""
         if self.places is not None:
             self.places.discard(seq % MAX_HANDED)
-        if seq > self.reported:
-            self.reported = seq
+        self.reported = max(self.reported, seq)
 
 
 class Books:

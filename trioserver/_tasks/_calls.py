@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from trioserver._tasks._task import WAITING_REFUSED
+from trioserver._tasks._task import NO_WAITING
 from trioserver._tasks._values import Completion
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def refuse_in_task() -> None:
       RuntimeError: inside a task.
     """
     if is_in_task.get():
-        raise RuntimeError(WAITING_REFUSED)
+        raise RuntimeError(NO_WAITING)
 
 
 async def run_jobs(

@@ -119,7 +119,8 @@ class Dispatcher:
         if job.status is not None:
             return
         if job.verdict is not None:
-            job.verdict = verdict  # it is on its end already, and must not be tried again
+            if job.verdict[0] != Status.CANCELLED:
+                job.verdict = verdict  # it is on its end already, and must not be tried again
         elif not self._end_unbegun(job, *verdict):
             self._end_running(job, *verdict)
         self._changed()
@@ -169,14 +170,14 @@ class Dispatcher:
         jobs = list(worker.handed.values())
         for job in jobs:
             self._books.take(worker, job.seq)
+        lost = [job for job in jobs if job.seq <= last]
         self._not_run([job for job in jobs if job.seq > last])
-        for job in jobs:
-            if job.seq <= last:
-                at = now if begun is None else self._engine.begun_at(worker_id, job.seq)
-                job.begun_at = min(at, now)
-                job.ran = now - job.begun_at
-                code = "" if exit_code is None else str(exit_code)
-                self._ended(job, *(job.verdict or (Status.CRASHED, code.encode())))
+        for job in lost:
+            at = now if begun is None else self._engine.begun_at(worker_id, job.seq)
+            job.begun_at = min(at, now)
+            job.ran = now - job.begun_at
+            code = "" if exit_code is None else str(exit_code)
+            self._ended(job, *(job.verdict or (Status.CRASHED, code.encode())))
         self._changed()
 
     # What the alarm calls

@@ -29,7 +29,9 @@ logger = logging.getLogger("trioserver.tasks")
 MAX_LOOPS: Final = 64
 """Calls of ``on_finish`` that may wait at the same time; further completions queue behind them."""
 
-Call: TypeAlias = tuple[str, "Callable[..., Awaitable[object]]", tuple[Any, ...], "Callable[..., None]"]
+Call: TypeAlias = (
+    "tuple[str, Callable[..., Awaitable[object]], tuple[Any, ...], Callable[..., None]]"
+)
 """Its name, a coroutine function, what that is called with, and what is called so afterwards."""
 
 

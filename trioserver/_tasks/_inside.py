@@ -19,22 +19,15 @@ import os
 import socket
 import sys
 import traceback
-from typing import TYPE_CHECKING
 
 from trioserver._importing import instantiate, is_async, load_object
 from trioserver._tasks._leaving import leave
 from trioserver._tasks._lifeline import keep_from_children
 from trioserver._tasks._link import Disconnected, Link
 from trioserver._tasks._recorder import Recorder
-from trioserver._tasks._running_orders import run_order as _run_order
 from trioserver._tasks._running_orders import traceback_text
 from trioserver._tasks._sync_loop import run_one_by_one
 from trioserver._tasks._wire import HELLO, REPORT, Status
-
-if TYPE_CHECKING:
-    from trioserver._tasks._running_orders import OnTask
-
-__all__ = ["OnTask", "run_order", "task_worker_main"]
 
 
 def task_worker_main(
@@ -112,19 +105,3 @@ def _connect(address: str, token: bytes, max_task_size: int) -> Link:
 
 def _say(link: Link, status: Status, body: bytes) -> None:
     link.send(REPORT.pack(0, status, 0.0, 0.0, len(body)) + body)
-
-
-def run_order(
-    on_task: OnTask, worker_id: int, task_id: int, attempt: int, kind: int, body: bytes
-) -> tuple[Status, bytes]:
-    """`_running_orders.run_order` for an engine whose tasks can do nothing but return."""
-    order = (0, task_id, attempt, kind, body)
-    return _run_order(on_task, order, worker_id, _NoLink(), sys.maxsize)
-
-
-class _NoLink:
-    def progress(self, seq: int, body: bytes) -> bool:  # noqa: ARG002
-        return False
-
-    def post(self, seq: int, body: bytes) -> int | None:  # noqa: ARG002
-        return None

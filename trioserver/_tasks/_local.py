@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import time
 from contextlib import asynccontextmanager
@@ -88,7 +89,8 @@ class LocalTaskWorkers:
         return self._slots[worker_id].alive.begun()
 
     def begun_at(self, worker_id: int, seq: int) -> float:
-        return self._slots[worker_id].alive.begun_at(seq)
+        at = self._slots[worker_id].alive.begun_at(seq)
+        return math.inf if at is None else at
 
     def pid(self, worker_id: int) -> int | None:
         worker = self._slots[worker_id].worker

@@ -35,10 +35,11 @@ class Policy:
     @classmethod
     def of(cls, settings: Settings, *, is_async: bool) -> Self:
         """What ``settings`` ask for; ``is_async``: whether ``on_task`` is a coroutine function."""
+        ahead = settings.task_window - 1 if settings.task_window else MAX_AHEAD
         return cls(
             concurrency=settings.task_concurrency if is_async else 1,
             grace=GRACE if is_async else 0.0,
-            max_window=min(settings.task_window - 1, MAX_AHEAD) if settings.task_window else MAX_AHEAD,
+            max_window=min(ahead, MAX_AHEAD),
             max_request=settings.task_max_request,
             max_memory=settings.task_max_memory,
         )

@@ -231,7 +231,11 @@ class Pool:
         """Have ``on_progress`` called."""
         self._progress.tell(job, body)
 
-    def job_posts(self, job: Job, payload: bytes) -> tuple[Answer, int, str]:
+    def job_posts(
+        self,
+        job: Job,  # noqa: ARG002  # what it posts is not its own
+        payload: bytes,
+    ) -> tuple[Answer, int, str]:
         """Accept what a task posts, if there is room now; it is nobody's but the server's."""
         if self._is_closed:
             return Answer.CLOSED, 0, CLOSED
@@ -390,7 +394,7 @@ async def open_pool(
         with stopping.for_a_stage():
             await pool.wait_idle()
         if pool.undelivered:
-            logger.error("%d completions were not heard in time", pool.undelivered)
+            logger.error("%d completions were not delivered in time", pool.undelivered)
             stopping.cut += pool.undelivered
             finishing.cancel_scope.cancel()
         pool.close_finish_loops()

@@ -123,6 +123,10 @@ class Recorder(_Mapping):
         self._release()
         return words[_REVOKED + seq % MAX_HANDED] != seq
 
+    def end(self, seq: int) -> None:
+        """Write that task ``seq`` has ended: from now on nobody is to count its time."""
+        self._floats[_BEGUN_AT + seq % MAX_HANDED] = math.inf
+
     def publish(self, record: bytes) -> bool:
         """Keep a finished report until `clear`; False if there is no room for it."""
         start = _RESULTS + self._published % _GENERATION
@@ -166,7 +170,7 @@ class Page(_Mapping):
         """Take back task ``seq``; False if it has begun, or may have."""
         self._words[_REVOKED + seq % MAX_HANDED] = seq
         self._fence()
-        return self._words[_BEGUN] < seq
+        return self._words[_BEGUN] < seq and self._words[_MAGIC_WORD] == _MAGIC
 
     def begun(self) -> tuple[int, float]:
         """The last task that was begun, 0 for none, and when (CLOCK_MONOTONIC).
@@ -184,15 +188,15 @@ class Page(_Mapping):
                 return seq, at
 
     def begun_at(self, seq: int) -> float:
-        """When task ``seq`` was begun (CLOCK_MONOTONIC).
+        """When task ``seq`` was begun (CLOCK_MONOTONIC); infinite if it has ended.
 
-        It must have been, and not have ended: the place is used again.
+        It must have begun, and its report must not have come: the place is used again.
 
         Raises:
           PageError: if what is there is no time, or `begun` would raise.
         """
         at = self._floats[_BEGUN_AT + seq % MAX_HANDED]
-        if self._words[_MAGIC_WORD] != _MAGIC or not 0 <= at < math.inf:
+        if self._words[_MAGIC_WORD] != _MAGIC or not at >= 0:
             raise PageError
         return at
 

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from trioserver._tasks._statistics import Counters
 
 
-def statistics_of(
-    books: Books, counters: Counters, engine: Engine, now: float
-) -> TaskStatistics:
+def statistics_of(books: Books, counters: Counters, engine: Engine, now: float) -> TaskStatistics:
     """All numbers as they are at ``now``."""
     ended = counters.ended
     oldest_at = books.queue.oldest_at
@@ -66,8 +64,10 @@ def _running(worker: Worker, engine: Engine, now: float) -> tuple[RunningTask, .
     begun = engine.begun(worker.id) if worker.handed else None
     if begun is None:
         return ()
-    return tuple(
-        RunningTask(job.id, job.attempt, max(0.0, now - engine.begun_at(worker.id, job.seq)))
-        for job in worker.handed.values()
-        if job.seq <= begun[0]
-    )
+    running = []
+    for job in worker.handed.values():
+        if job.seq <= begun[0]:
+            begun_at = engine.begun_at(worker.id, job.seq)
+            if begun_at <= now:  # else it has ended, or begins in this moment
+                running.append(RunningTask(job.id, job.attempt, now - begun_at))
+    return tuple(running)

@@ -55,7 +55,7 @@ class TaskWorkerStatistics:
     pid: int | None
     """Its process, None while it is being replaced."""
     state: str
-    """``"idle"``, ``"busy"``, ``"leaving"`` (it is being recycled) or ``"dead"`` (being replaced)."""
+    """``"idle"``, ``"busy"``, ``"leaving"`` (for a fresh one) or ``"dead"`` (being replaced)."""
     tasks_done: int
     """Attempts that have ended there, by all processes that have had this id."""
     rss: int | None
@@ -125,7 +125,7 @@ class Counters:
         self.posted = 0
         self.retried = 0
         self.abandoned = 0
-        self.ended = dict.fromkeys(
+        self.ended: dict[int, int] = dict.fromkeys(
             (Status.OK, Status.FAILED, Status.CANCELLED, Status.CRASHED, Status.TIMED_OUT), 0
         )
         self.waits: deque[float] = deque(maxlen=_REMEMBERED)

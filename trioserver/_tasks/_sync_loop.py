@@ -26,7 +26,8 @@ def run_one_by_one(link: Link, worker_id: int, on_task: OnTask) -> None:
     Raises:
       Disconnected: if the dispatcher cannot be reached.
     """
-    orders, begin, max_task_size = link.orders, link.recorder.begin, link.max_task_size
+    orders, max_task_size = link.orders, link.max_task_size
+    begin, end = link.recorder.begin, link.recorder.end
     running = [0]  # one item, which is no seq while no task runs
     link.running = running
     while True:
@@ -48,6 +49,7 @@ def run_one_by_one(link: Link, worker_id: int, on_task: OnTask) -> None:
         running[0] = seq
         status, body = run_order(on_task, order, worker_id, link, max_task_size)
         running[0] = 0
+        end(seq)
         leave_if_forked()
         ran = monotonic() - begun
         link.report(seq, status, begun, ran, body)

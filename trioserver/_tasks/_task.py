@@ -28,7 +28,7 @@ class TaskLink(Protocol):
         """
 
 
-_NO_WAITING: Final = (
+NO_WAITING: Final = (
     "a task cannot wait for another task: all task workers could be waiting (deadlock); "
     "post it with task.post"
 )
@@ -114,15 +114,15 @@ class Task:
 
     def run_task(self, *_args: object, **_options: object) -> NoReturn:
         """Refused: a task cannot wait for another one."""
-        raise RuntimeError(_NO_WAITING)
+        raise RuntimeError(NO_WAITING)
 
     def run_tasks(self, *_args: object, **_options: object) -> NoReturn:
         """Refused: a task cannot wait for others."""
-        raise RuntimeError(_NO_WAITING)
+        raise RuntimeError(NO_WAITING)
 
     def run_sync(self, *_args: object, **_options: object) -> NoReturn:
         """Refused: a task cannot wait for another one."""
-        raise RuntimeError(_NO_WAITING)
+        raise RuntimeError(NO_WAITING)
 
     def _is_over(self) -> RuntimeError:
         return RuntimeError(f"task {self.id} is over")

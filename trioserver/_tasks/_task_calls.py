@@ -23,8 +23,8 @@ class TaskCalls(abc.ABC):
     tasks. The options of a post are:
 
     - ``timeout``: seconds that the task may run, from the begin of its run; `Settings.task_timeout`
-      unless given. Then its worker is killed, whatever it is doing, with the processes that the task
-      has started; a coroutine function is cancelled first. The task ends as `TaskTimeout`.
+      unless given. Then its worker is killed, whatever it is doing, with the processes that the
+      task has started; a coroutine function is cancelled first. The task ends as `TaskTimeout`.
     - ``queue_timeout``: seconds that it may wait in the queue; then it ends as `TaskTimeout` unrun.
     - ``retries``: further attempts after one that raised, timed out or lost its worker, 0.1 s later
       at first, then twice as long each time, up to 30 s, and up to a quarter more by chance. There

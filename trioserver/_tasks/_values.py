@@ -5,8 +5,15 @@ from __future__ import annotations
 import pickle
 from typing import TYPE_CHECKING, Any, final
 
-from trioserver._errors import TaskCancelled, TaskError, TaskFailed, TaskWorkerCrashed, summary_of
-from trioserver._tasks._wire import Failure, Status
+from trioserver._errors import (
+    TaskCancelled,
+    TaskError,
+    TaskFailed,
+    TaskTimeout,
+    TaskWorkerCrashed,
+    summary_of,
+)
+from trioserver._tasks._wire import Failure, Status, unpack_timeout
 
 if TYPE_CHECKING:
     from trioserver._tasks._job import Job
@@ -59,8 +66,11 @@ class Completion:
 
     @property
     def waited(self) -> float:
-        """Seconds from the post to the begin of the run, or to the end if it never began."""
-        return max(0.0, self._job.begun_at - self._job.posted_at)
+        """Seconds in the queue before the run that ended it, or before the end if it never ran.
+
+        From the post on, or from when the time for one more attempt had come.
+        """
+        return max(0.0, self._job.begun_at - self._job.queued_at)
 
     @property
     def ran(self) -> float:
@@ -74,7 +84,7 @@ class Completion:
 
     @property
     def error(self) -> TaskError | None:
-        """Why there is no result: `TaskFailed`, `TaskCancelled`, `TaskWorkerCrashed`, or None."""
+        """Why there is no result: one of the `TaskError` family; None if there is one."""
         self._settle()
         return self._error
 
@@ -108,6 +118,8 @@ class Completion:
             self._error = _task_failed(Failure.unpack(body))
         elif status == Status.CANCELLED:
             self._error = TaskCancelled(body.decode(), self._job.worker_id is not None)
+        elif status == Status.TIMED_OUT:
+            self._error = TaskTimeout(*unpack_timeout(body))
         else:
             self._error = TaskWorkerCrashed(int(body) if body else None)
 

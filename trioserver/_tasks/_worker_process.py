@@ -121,10 +121,12 @@ class WorkerProcess:
         assert self._conversation is not None, "only a worker that is ready has jobs"
         self._conversation.answer_post(seq, task_id, answer, reason)
 
-    def stop(self) -> None:
-        """Have it leave by itself after what it has been given."""
-        if self.is_ready and self._conversation is not None:
+    def stop(self, kill_after: float = math.inf) -> None:
+        """Have it leave by itself after what it has been given; kill it if it takes so long."""
+        if self.is_ready and self._conversation is not None and self._nursery is not None:
             self._conversation.tell_to_stop()
+            if kill_after < math.inf:
+                self._nursery.start_soon(self._insist, kill_after)
         else:
             self._process.cancel()
 
@@ -135,7 +137,7 @@ class WorkerProcess:
             return
         # The group first: what a task has started would be orphaned by the death of its leader.
         self._kill_group()
-        self._nursery.start_soon(self._insist)
+        self._nursery.start_soon(self._insist, _DEATH_TIME)
 
     def revoke(self, seq: int) -> bool:
         """See `Page.revoke`."""
@@ -301,10 +303,11 @@ class WorkerProcess:
             if reports:
                 self._on_reports(reports)
 
-    async def _insist(self) -> None:
-        """Kill through trio-parallel too, should the killed process not be noticed."""
-        with trio.move_on_after(_DEATH_TIME):
+    async def _insist(self, seconds: float) -> None:
+        """Use force, and trio-parallel's own too, should the process not be seen dead by then."""
+        with trio.move_on_after(seconds):
             await self._ended.wait()
+        self._kill_group()
         self._process.cancel()
 
     def _kill_group(self) -> None:

@@ -48,8 +48,7 @@ class _Alarm:
     def set(self, at: float) -> None:
         """Ring at ``at``, or before."""
         deadline = trio.current_time() + at - self._clock()
-        if deadline < self._sleep.deadline:
-            self._sleep.deadline = deadline
+        self._sleep.deadline = min(self._sleep.deadline, deadline)
 
     async def run(self, ring: Callable[[], None]) -> None:
         """Ring whenever it was set to."""
