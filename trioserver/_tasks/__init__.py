@@ -12,9 +12,10 @@ The path of one task, and the module that owns each step:
 ``_local``           LocalTaskWorkers, an engine: keeps a process at every number
 ``_worker_process``  one life of such a process; ``_door``, ``_booting``: how it begins
 ``_conversation``    what is said between the two: orders out, reports in
-``_inside``          what runs in it; ``_lifeline``: so that it cannot outlive its server; ``_leaving``
-``_link``            the worker's end of the socket; ``_sync_loop``, ``_async_loop``: what takes orders off it
-``_running_orders``  one order, whatever the code of the user does; ``_task``: Task, what that code sees
+``_inside``          what runs in it; ``_lifeline``: so that it cannot outlive its server
+``_link``            its end of the socket; ``_leaving``: how it ends by itself
+``_sync_loop``       takes orders one by one, or ``_async_loop`` several at once
+``_running_orders``  one order, whatever the user's code does; ``_task``: Task, what that sees
 ``_wire``            the records between the two
 ``_recorder``        the memory that survives a death; ``_progress_page``: its part for progress
 ``_inline``          another engine: no processes, for tests

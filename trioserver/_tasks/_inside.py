@@ -32,7 +32,7 @@ from trioserver._tasks._sync_loop import run_one_by_one
 from trioserver._tasks._wire import HELLO, REPORT, Status
 
 if TYPE_CHECKING:
-    from trioserver._tasks._running_orders import OnTask
+    from trioserver._tasks._running_orders import OnTask  # noqa: TC004  # a type
 
 __all__ = ["OnTask", "run_order", "task_worker_main"]
 
