@@ -122,13 +122,13 @@ async def open_worker(
 ) -> AsyncIterator[OneWorker]:
     """A worker that is ready; it is told to leave in the end, and must have been well."""
     worker = OneWorker(app, max_task_size, task_concurrency)
-    with trio.fail_after(2 * PATIENCE):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(worker.process.live)
-            await worker.ready.wait()
-            try:
+    try:
+        with trio.fail_after(2 * PATIENCE):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(worker.process.live)
+                await worker.ready.wait()
                 yield worker
-            finally:
                 worker.process.stop()
+    finally:
         worker.process.close()
     assert worker.process.exit_code in {0, None}
