@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from trioserver._tasks._leaving import leave, leave_if_forked
+from trioserver._tasks._leaving import leave
+from trioserver._tasks._lifeline import is_forked
 from trioserver._tasks._link import Disconnected
 from trioserver._tasks._running_orders import pack_failure, pack_result, run_order
 from trioserver._tasks._task import Task
@@ -90,7 +91,8 @@ async def run_call_async(
 
     def run_call() -> tuple[Status, bytes]:
         answer = run_order(_no_task, order, worker_id, link, max_task_size)
-        leave_if_forked()
+        if is_forked():
+            leave(0)
         return answer
 
     with scope:
@@ -192,7 +194,8 @@ class _Loop:
             status, body = await run_order_async(
                 self._on_task, order, self._worker_id, link, link.max_task_size, scope
             )
-        leave_if_forked()
+        if is_forked():  # a child that the task forked came back here; the worker goes on
+            leave(0)
         del self._scopes[seq]
         self._report(seq, status, begun, monotonic() - begun, body)
         trio_task = trio.lowlevel.current_task()

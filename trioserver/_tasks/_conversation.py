@@ -38,6 +38,9 @@ _RECEIVE_SIZE: Final = 256 * 1024
 _OVERHEAD: Final = 1024 * 1024
 """Bytes that a report may have beside a result or an exception: words."""
 _OF_JOBS: Final = frozenset({Status.OK, Status.FAILED, Status.SKIPPED, Status.CANCELLED})
+# Plain numbers, because every report is compared with them.
+_POST: Final = int(Status.POST)
+_CANCELLED: Final = int(Status.CANCELLED)
 _OF_STARTS: Final = frozenset({Status.READY, Status.START_FAILED})
 
 
@@ -243,14 +246,14 @@ class Conversation:
         try:
             for index, report in enumerate(reports):
                 status = report[1]
-                if status >= Status.POST:
+                if status >= _POST:
                     self._pass_on(reports[at:index])
                     at = index + 1
                     self._hear(report)
-                else:
-                    self.check(report)
-                    if status == Status.CANCELLED:
-                        self._check_cancelled(report[0])
+                    continue
+                self.check(report)
+                if status == _CANCELLED:
+                    self._check_cancelled(report[0])
         except WireError:
             self._pass_on(reports[at:index])
             raise
