@@ -90,6 +90,8 @@ class Conversation:
         self._cancelled: set[int] = set()
         self._stream: RecordStream[Report] = RecordStream(REPORT, self._check_header)
         self._unsent: deque[memoryview] = deque()
+        # To receive into, since `recv` would map and unmap that much memory every time.
+        self._buffer = memoryview(bytearray(_RECEIVE_SIZE))
 
     # Orders
 
@@ -219,14 +221,14 @@ class Conversation:
           BlockingIOError: if nothing is there now.
         """
         try:
-            data = self._sock.recv(_RECEIVE_SIZE)
+            size = self._sock.recv_into(self._buffer)
         except ConnectionError:
             return False
-        if not data:
+        if not size:
             return False
         if not self._stream.is_garbled:
             try:
-                self._take(self._stream.feed(data))
+                self._take(self._stream.feed(bytes(self._buffer[:size])))
             except WireError:
                 self._stream.is_garbled = True
             if self._stream.is_garbled:
