@@ -192,18 +192,17 @@ class Conversation:
     def _check_header(self, fields: tuple[Any, ...]) -> None:
         """Raise `WireError` if this cannot be the begin of a report, whose body is to come."""
         seq, status, *_, size = fields
-        limit = self._max_task_size + _OVERHEAD
-        if not self._has_started:
+        if status in _OF_STARTS:
             self._check_start(seq, status)
         elif status == Status.POST:
             self._check_post(seq, size)
-        else:  # nothing else has a body without being one
+        else:  # doorbells have no body to wait for
             self.check(fields)
-        if size > limit:
+        if size > self._max_task_size + _OVERHEAD:
             raise WireError
 
     def _check_start(self, seq: int, status: int) -> None:
-        if seq != 0 or status not in _OF_STARTS:
+        if seq != 0 or status not in _OF_STARTS or self._has_started:
             raise WireError
 
     def _check_cancelled(self, seq: int) -> None:
