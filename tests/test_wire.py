@@ -19,6 +19,8 @@ from trioserver._tasks._wire import (
     RecordStream,
     Report,
     Status,
+    pack_timeout,
+    unpack_timeout,
 )
 
 if TYPE_CHECKING:
@@ -131,6 +133,12 @@ def test_surrogates_in_a_failure_are_escaped() -> None:
     failure = Failure.unpack(Failure("OSError: \udcff", "at \ud800", b"").pack())
 
     assert failure == ("OSError: \\udcff", "at \\ud800", b"")
+
+
+@given(st.floats(allow_nan=False), st.booleans())
+def test_a_timeout_survives_its_packing(seconds: float, begun: bool) -> None:  # noqa: FBT001
+    """Seconds to the bit, and whether it had begun."""
+    assert unpack_timeout(pack_timeout(seconds, begun)) == (seconds, begun)
 
 
 class _LyingMeta(type):

@@ -13,7 +13,7 @@ import trio
 from workers import Gate, open_workers, until
 
 from trioserver._errors import AppError, TaskCancelled, TaskWorkerCrashed
-from trioserver._tasks import _worker_process
+from trioserver._tasks import _worker_page
 from trioserver._tasks._recorder import create_page
 
 ROUNDS = 20
@@ -146,7 +146,7 @@ async def test_a_worker_that_cannot_be_started_is_tried_again(
         return create_page()
 
     async with open_workers() as workers:
-        monkeypatch.setattr(_worker_process, "create_page", create_page_in_vain)
+        monkeypatch.setattr(_worker_page, "create_page", create_page_in_vain)
         (pid,) = workers.pids
         os.kill(pid, signal.SIGKILL)
         assert await workers.run(task_app.pid) != pid
@@ -167,7 +167,7 @@ async def test_a_first_start_that_fails_is_an_error_of_the_start(
     def create_page_in_vain() -> int:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(_worker_process, "create_page", create_page_in_vain)
+    monkeypatch.setattr(_worker_page, "create_page", create_page_in_vain)
     reason = r"^task worker 0 cannot start: OSError: \[Errno 24\] Too many open files$"
     with pytest.RaisesGroup(pytest.RaisesExc(AppError, match=reason), flatten_subgroups=True):
         async with open_workers():

@@ -17,11 +17,12 @@ The path of one task, and the module that owns each step:
 ``_worker_process``  one life of such a process; ``_door``, ``_booting``: how it begins
 ``_conversation``    what is said between the two: orders out, reports in
 ``_inside``          what runs in it; ``_lifeline``: so that it cannot outlive its server
-``_link``            the worker's end of the socket
-``_sync_loop``       takes orders off it; ``_async_loop``: many at a time; ``_leaving``: the end
-``_running_orders``  one order, whatever the user's code does; ``_task``: Task, what that code sees
+``_link``            its end of the socket; ``_leaving``: how it ends by itself
+``_sync_loop``       takes orders one by one, or ``_async_loop`` several at once
+``_running_orders``  one order, whatever the user's code does; ``_task``: Task, what that sees
 ``_wire``            the records between the two
 ``_recorder``        the memory that survives a death; ``_progress_page``: its part for progress
+``_worker_page``     that memory as the dispatcher's side has it
 ``_inline``          another engine: no processes, for tests
 ``_finishing``       the loops behind the channel of completions, which call ``on_finish``
 ``_progress``        the values on their way to ``on_progress``

@@ -7,7 +7,8 @@ Rules:
 2. A task that its scope has ended was cancelled. One that returns or raises nevertheless has done
    that, as Trio has it.
 3. Whatever a task raises, a `trio.Cancelled` that is not of its scope included, is its own failure:
-   nothing that comes out of it reaches the nursery.
+   nothing that comes out of it reaches the nursery. A Trio task in which a nursery was left open
+   can only exit with an error, so such a wreck is kept until the loop ends.
 
 The one module of those in a task worker that imports Trio; it is loaded only where it is needed.
 """
@@ -21,7 +22,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from trioserver._tasks._leaving import leave, leave_if_forked
+from trioserver._tasks._leaving import leave
+from trioserver._tasks._lifeline import is_forked
 from trioserver._tasks._link import Disconnected
 from trioserver._tasks._running_orders import pack_failure, pack_result, run_order
 from trioserver._tasks._task import Task
@@ -41,7 +43,12 @@ def run_together(link: Link, worker_id: int, on_task: OnTaskAsync, task_concurre
 
     It ends the process where the dispatcher cannot be reached.
     """
-    trio.run(_Loop(link, worker_id, on_task, task_concurrency).run)
+    loop = _Loop(link, worker_id, on_task, task_concurrency)
+    try:
+        trio.run(loop.run)
+    except BaseExceptionGroup:
+        if not loop.has_wrecks:
+            raise
 
 
 async def run_order_async(
@@ -84,7 +91,8 @@ async def run_call_async(
 
     def run_call() -> tuple[Status, bytes]:
         answer = run_order(_no_task, order, worker_id, link, max_task_size)
-        leave_if_forked()
+        if is_forked():
+            leave(0)
         return answer
 
     with scope:
@@ -107,11 +115,18 @@ class _Loop:
         self._limiter = trio.CapacityLimiter(task_concurrency)
         # Of the tasks that run, by their seqs.
         self._scopes: dict[int, trio.CancelScope] = {}
+        # Trio tasks that cannot exit, until this ends.
+        self._wrecks: list[trio.lowlevel.Task] = []
         # Set when nobody else reads any more.
         self._may_read = trio.Event()
         self._nursery: trio.Nursery
         # A task begins where another one ends, and must not inherit what that has set.
         self._context = contextvars.copy_context()
+
+    @property
+    def has_wrecks(self) -> bool:
+        """Whether the end of this is an error that says nothing."""
+        return bool(self._wrecks)
 
     async def run(self) -> None:
         link = self._link
@@ -120,7 +135,6 @@ class _Loop:
         link.on_receive = lambda: token.run_sync_soon(self._has_received, idempotent=True)
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._listen)
-        link.on_receive = None
 
     async def _listen(self) -> None:
         self._has_received()
@@ -152,7 +166,7 @@ class _Loop:
             order = orders[0]
             if order[3] == Kind.STOP:
                 if not scopes:
-                    self._nursery.cancel_scope.cancel()
+                    self._end()
                 return
             orders.popleft()
             seq = order[0]
@@ -162,6 +176,12 @@ class _Loop:
                 self._context.run(self._nursery.start_soon, self._run, order, begun)
             else:
                 self._report(seq, Status.SKIPPED, begun, 0.0, b"")
+
+    def _end(self) -> None:
+        self._link.on_receive = None
+        self._nursery.cancel_scope.cancel()
+        for task in self._wrecks:
+            trio.lowlevel.reschedule(task)
 
     async def _run(self, order: Order, begun: float) -> None:
         seq, _, _, kind, _ = order
@@ -174,10 +194,17 @@ class _Loop:
             status, body = await run_order_async(
                 self._on_task, order, self._worker_id, link, link.max_task_size, scope
             )
-        leave_if_forked()
+        if is_forked():  # a child that the task forked came back here; the worker goes on
+            leave(0)
         del self._scopes[seq]
         link.recorder.end(seq)
         self._report(seq, status, begun, monotonic() - begun, body)
+        trio_task = trio.lowlevel.current_task()
+        if trio_task.child_nurseries:
+            self._wrecks.append(trio_task)
+            self._begin()
+            await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED)
+            return
         self._begin()
 
     def _report(self, seq: int, status: int, begun: float, ran: float, body: bytes) -> None:

@@ -38,6 +38,9 @@ _RECEIVE_SIZE: Final = 256 * 1024
 _OVERHEAD: Final = 1024 * 1024
 """Bytes that a report may have beside a result or an exception: words."""
 _OF_JOBS: Final = frozenset({Status.OK, Status.FAILED, Status.SKIPPED, Status.CANCELLED})
+# Plain numbers, because every report is compared with them.
+_POST: Final = int(Status.POST)
+_CANCELLED: Final = int(Status.CANCELLED)
 _OF_STARTS: Final = frozenset({Status.READY, Status.START_FAILED})
 
 
@@ -87,6 +90,8 @@ class Conversation:
         self._cancelled: set[int] = set()
         self._stream: RecordStream[Report] = RecordStream(REPORT, self._check_header)
         self._unsent: deque[memoryview] = deque()
+        # To receive into, since `recv` would map and unmap that much memory every time.
+        self._buffer = memoryview(bytearray(_RECEIVE_SIZE))
 
     # Orders
 
@@ -187,18 +192,17 @@ class Conversation:
     def _check_header(self, fields: tuple[Any, ...]) -> None:
         """Raise `WireError` if this cannot be the begin of a report, whose body is to come."""
         seq, status, *_, size = fields
-        limit = self._max_task_size + _OVERHEAD
-        if not self._has_started:
+        if status in _OF_STARTS:
             self._check_start(seq, status)
         elif status == Status.POST:
             self._check_post(seq, size)
-        else:  # nothing else has a body without being one
+        else:  # doorbells have no body to wait for
             self.check(fields)
-        if size > limit:
+        if size > self._max_task_size + _OVERHEAD:
             raise WireError
 
     def _check_start(self, seq: int, status: int) -> None:
-        if seq != 0 or status not in _OF_STARTS:
+        if seq != 0 or status not in _OF_STARTS or self._has_started:
             raise WireError
 
     def _check_cancelled(self, seq: int) -> None:
@@ -216,14 +220,14 @@ class Conversation:
           BlockingIOError: if nothing is there now.
         """
         try:
-            data = self._sock.recv(_RECEIVE_SIZE)
+            size = self._sock.recv_into(self._buffer)
         except ConnectionError:
             return False
-        if not data:
+        if not size:
             return False
         if not self._stream.is_garbled:
             try:
-                self._take(self._stream.feed(data))
+                self._take(self._stream.feed(bytes(self._buffer[:size])))
             except WireError:
                 self._stream.is_garbled = True
             if self._stream.is_garbled:
@@ -243,14 +247,14 @@ class Conversation:
         try:
             for index, report in enumerate(reports):
                 status = report[1]
-                if status >= Status.POST:
+                if status >= _POST:
                     self._pass_on(reports[at:index])
                     at = index + 1
                     self._hear(report)
-                else:
-                    self.check(report)
-                    if status == Status.CANCELLED:
-                        self._check_cancelled(report[0])
+                    continue
+                self.check(report)
+                if status == _CANCELLED:
+                    self._check_cancelled(report[0])
         except WireError:
             self._pass_on(reports[at:index])
             raise

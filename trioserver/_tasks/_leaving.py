@@ -9,8 +9,6 @@ import os
 import sys
 from typing import NoReturn
 
-from trioserver._tasks._lifeline import is_forked
-
 
 def leave(code: int) -> NoReturn:
     """End the process now: threads that a task has left running must not hold it."""
@@ -20,9 +18,3 @@ def leave(code: int) -> NoReturn:
         except Exception:  # noqa: BLE001, S112  # closed, full, None, or of the app's own making
             continue
     os._exit(code)
-
-
-def leave_if_forked() -> None:
-    """End a child that a task has forked and that came back out of it; the worker goes on."""
-    if is_forked():
-        leave(0)

@@ -73,6 +73,8 @@ class Link:
         # Held to look at what follows, but not while a thread waits in `recv`.
         self._turn = threading.Condition()
         self._is_being_read = False
+        # `recv` would map and unmap that much memory every time.
+        self._buffer = memoryview(bytearray(_RECEIVE_SIZE))
         self._posts: list[_Post] = []
         # Progress that some thread is about to write, and whether one is to ring for it.
         self._values: deque[tuple[int, bytes]] = deque()
@@ -95,7 +97,7 @@ class Link:
             if self._is_being_read:
                 return False
             try:
-                self._take(self._sock.recv(_RECEIVE_SIZE, socket.MSG_DONTWAIT))
+                self._take(self._sock.recv_into(self._buffer, 0, socket.MSG_DONTWAIT))
             except BlockingIOError:
                 return True
             except BaseException as exc:  # noqa: BLE001  # rule 4
@@ -115,22 +117,22 @@ class Link:
         self._turn.release()
         try:
             try:
-                data = self._sock.recv(_RECEIVE_SIZE)
+                size = self._sock.recv_into(self._buffer)
             finally:
                 self._turn.acquire()
                 self._is_being_read = False
                 self._turn.notify_all()
-            self._take(data)
+            self._take(size)
         except BaseException as exc:  # noqa: BLE001  # rule 4
             raise self._torn(exc)  # noqa: B904  # it has its cause
         finally:
             if self.on_receive is not None:
                 self.on_receive()
 
-    def _take(self, data: bytes) -> None:
-        if not data:
+    def _take(self, size: int) -> None:
+        if not size:
             raise Disconnected
-        orders = self._stream.feed(data)
+        orders = self._stream.feed(bytes(self._buffer[:size]))
         if not self._posts and self.on_receive is None:
             self.orders.extend(orders)
             return

@@ -8,7 +8,8 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from trioserver._tasks._leaving import leave_if_forked
+from trioserver._tasks._leaving import leave
+from trioserver._tasks._lifeline import is_forked
 from trioserver._tasks._running_orders import run_order
 from trioserver._tasks._wire import Kind, Status
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 # A result that took this long to make goes out at once: one more system call is nothing to it.
 SEND_AT_ONCE_AFTER: Final = 0.001
+_STOP: Final = int(Kind.STOP)
 
 
 def run_one_by_one(link: Link, worker_id: int, on_task: OnTask) -> None:
@@ -37,8 +39,8 @@ def run_one_by_one(link: Link, worker_id: int, on_task: OnTask) -> None:
             continue
         order = orders.popleft()
         seq, kind = order[0], order[3]
-        if kind >= Kind.STOP:
-            if kind == Kind.STOP:
+        if kind >= _STOP:
+            if kind == _STOP:
                 link.flush()
                 return
             continue  # the cancellation of a task that has ended
@@ -49,8 +51,9 @@ def run_one_by_one(link: Link, worker_id: int, on_task: OnTask) -> None:
         running[0] = seq
         status, body = run_order(on_task, order, worker_id, link, max_task_size)
         running[0] = 0
+        if is_forked():  # a child that the task forked came back here; the worker goes on
+            leave(0)
         end(seq)
-        leave_if_forked()
         ran = monotonic() - begun
         link.report(seq, status, begun, ran, body)
         if ran >= SEND_AT_ONCE_AFTER:

@@ -23,8 +23,8 @@ from trioserver._tasks._conversation import Conversation
 from trioserver._tasks._door import open_door
 from trioserver._tasks._inside import task_worker_main
 from trioserver._tasks._lifeline import prepare_process
-from trioserver._tasks._recorder import Page, PageError, create_page
-from trioserver._tasks._wire import Answer, Status, WireError
+from trioserver._tasks._wire import Answer, Status
+from trioserver._tasks._worker_page import WorkerPage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -85,9 +85,7 @@ class WorkerProcess:
         self._task_concurrency = task_concurrency
         self._on_posted = self._refuse_post if on_posted is None else on_posted
         self._on_progress = on_progress
-        self._page: Page | None = None
-        self._page_fd = -1
-        self._has_spoilt_page = False
+        self._page: WorkerPage | None = None
         # Since it came in by its door.
         self._sock: socket.socket | None = None
         self._conversation: Conversation | None = None
@@ -147,18 +145,12 @@ class WorkerProcess:
     def begun(self) -> tuple[int, float] | None:
         """See `Page.begun`; None if the worker has spoilt the page."""
         assert self._page is not None, "only a worker that was ready is asked"
-        try:
-            return self._page.begun()
-        except PageError:
-            return None
+        return self._page.begun()
 
     def begun_at(self, seq: int) -> float | None:
         """See `Page.begun_at`; None if the worker has spoilt the page."""
         assert self._page is not None, "only a worker that was ready is asked"
-        try:
-            return self._page.begun_at(seq)
-        except PageError:
-            return None
+        return self._page.begun_at(seq)
 
     def memory(self) -> int | None:
         """Bytes that the process holds in memory (RSS); None where that cannot be known."""
@@ -172,14 +164,7 @@ class WorkerProcess:
         """See `Page.published`; nothing if the worker has spoilt the page."""
         if self._page is None or self._conversation is None:
             return []
-        try:
-            reports = self._page.published()
-            for report in reports:
-                self._conversation.check(report)
-        except (PageError, WireError):
-            self._is_page_spoilt()
-            return []
-        return reports
+        return self._page.published(self._conversation.check)
 
     async def wait_ended(self) -> None:
         """Until the process is dead."""
@@ -190,8 +175,7 @@ class WorkerProcess:
     async def live(self) -> None:
         """Start the process; return when it is dead and all its reports have been passed on."""
         try:
-            self._page_fd = create_page()
-            self._page = Page(self._page_fd)
+            self._page = page = WorkerPage(self.worker_id)
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 with self._listening:
@@ -200,7 +184,7 @@ class WorkerProcess:
                         nursery.start_soon(self._call, door)  # noqa: ASYNC111
                         self._sock, self.pid = await door.admit()
                         self._on_boot()
-                    self._give_page(self._sock)
+                    self._give_page(self._sock, page.fd)
                     self._conversation = Conversation(
                         self._sock,
                         nursery,
@@ -225,9 +209,6 @@ class WorkerProcess:
 
     def close(self) -> None:
         """Give back the page and the socket; nothing can be asked of it then."""
-        if self._page_fd >= 0:
-            os.close(self._page_fd)
-            self._page_fd = -1
         if self._page is not None:
             self._page.close()
         if self._sock is not None:
@@ -260,9 +241,9 @@ class WorkerProcess:
             self._ended.set()
             self._listening.cancel()
 
-    def _give_page(self, sock: socket.socket) -> None:
+    def _give_page(self, sock: socket.socket, page_fd: int) -> None:
         try:
-            socket.send_fds(sock, [b"\0"], [self._page_fd])
+            socket.send_fds(sock, [b"\0"], [page_fd])
         except OSError:  # it has died already, which reading will tell
             logger.debug("task worker %d died after its hello", self.worker_id)
 
@@ -275,21 +256,12 @@ class WorkerProcess:
 
     def _look_for_progress(self, seqs: Collection[int]) -> None:
         assert self._page is not None, "it was there before the conversation"
-        try:
-            values = self._page.progressed(seqs)
-        except PageError:
-            self._is_page_spoilt()
-            return
+        values = self._page.progressed(seqs)
         if values and self._on_progress is not None:
             self._on_progress(values)
 
     def _refuse_post(self, seq: int, _data: bytes) -> None:
         self.answer_post(seq, 0, Answer.CLOSED, "nobody takes tasks that tasks post")
-
-    def _is_page_spoilt(self) -> None:
-        if not self._has_spoilt_page:
-            self._has_spoilt_page = True
-            logger.warning("task worker %d has overwritten its flight recorder", self.worker_id)
 
     def _is_garbled(self) -> None:
         logger.warning("task worker %d sent what are no reports", self.worker_id)
