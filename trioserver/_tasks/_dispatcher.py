@@ -172,6 +172,7 @@ class Dispatcher:
             self._books.take(worker, job.seq)
         lost = [job for job in jobs if job.seq <= last]
         self._not_run([job for job in jobs if job.seq > last])
+        worker.runs += len(lost)
         for job in lost:
             at = now if begun is None else self._engine.begun_at(worker_id, job.seq)
             job.begun_at = min(at, now)
