@@ -108,7 +108,7 @@ class Placement:
             if self.run_times.is_long:
                 room = min(room, max(1, chosen.slots - len(chosen.handed)))
             count = max(1, min(math.ceil(queue.shared / ready), room))
-            self._hand(chosen, [queue.next() for _ in range(count)])
+            self._hand(chosen, queue.next_ones(chosen.id, count))
         if books.free and queue.shared:
             self._set_alarm(self._clock() + WINDOW)
 

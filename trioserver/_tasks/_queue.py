@@ -139,9 +139,15 @@ class Queue:
 
     # Going
 
-    def next(self) -> Job:
-        """Whoever is next for any worker; only while some are ``shared``."""
-        return self._shared.next()
+    def next_ones(self, worker_id: int, count: int) -> list[Job]:
+        """So many for this worker, each the next one then; only while ``count`` are ``shared``."""
+        if self._pinned[worker_id].count:
+            return [
+                self.next_for(worker_id) if self.has_pinned(worker_id) else self._shared.next()
+                for _ in range(count)
+            ]
+        take = self._shared.next
+        return [take() for _ in range(count)]
 
     def has_pinned(self, worker_id: int) -> bool:
         """Whether something is in line for this worker alone."""
