@@ -51,8 +51,7 @@ class _Alarm:
         # once, and under a mock clock for ever.
         is_trio = self._clock is trio.current_time
         deadline = at if is_trio else trio.current_time() + at - self._clock()
-        if deadline < self._sleep.deadline:
-            self._sleep.deadline = deadline
+        self._sleep.deadline = min(self._sleep.deadline, deadline)
 
     async def run(self, ring: Callable[[], None]) -> None:
         """Ring whenever it was set to."""
