@@ -22,7 +22,7 @@ def step(world: World, random: Random) -> None:
     number = random.randrange(shape.workers)
     chance = random.random()
     if chance < 0.17:
-        world.post(random.choice([1, 1, 2, 5, 20]), **drawn_options(world, random))
+        world.post(random.choice([1, 1, 2, 3, 12]), **drawn_options(world, random))
     elif chance < 0.20 and world.alive and shape.has_options:
         jobs = list(world.facts)
         world.call_off(jobs[random.randrange(max(0, len(jobs) - 40), len(jobs))])
@@ -142,8 +142,9 @@ def drain(world: World, random: Random, stuck: int | None = None) -> None:
                 world.stopped.discard(number)
             if number in world.stopped and worker.is_spoilt:
                 world.stopped.discard(number)
-            has_moved |= advance(world, random, number)
-            world.check()
+            if advance(world, random, number):
+                has_moved = True
+                world.check()
         if not has_moved:
             if world.alarm is None:
                 break

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from random import Random
 
+    from trioserver._tasks._books import Worker
     from trioserver._tasks._job import Job
 
 ROUNDING = 1e-9
@@ -262,47 +263,47 @@ class World(ModelEngine):
         """After every step: each job in one place, counted right, and nobody forgotten."""
         books = self.dispatcher._books
         queue = books.queue
-        shared = [job for job in queue._shared._jobs if job.status is None]
-        pinned = [
-            (job, number)
-            for number, line in enumerate(queue._pinned)
-            for job in line._jobs
-            if job.status is None
-        ]
-        delayed = [job for _, _, job in queue._delays if job.status is None]
-        queued = [*shared, *(job for job, _ in pinned), *delayed]
-        handed = [job for worker in books.workers for job in worker.handed.values()]
-        places = [*queued, *handed]
+        places: list[Job] = []
+        counts = []
+        for number, line in [(None, queue._shared), *enumerate(queue._pinned)]:
+            before = len(places)
+            for job in line._jobs:
+                if job.status is None:
+                    places.append(job)
+                    assert (job.seq, job.worker_id) == (QUEUED, None)
+                    assert job.options.task_worker == number
+            counts.append(len(places) - before)
+        before = len(places)
+        places += [job for _, _, job in queue._delays if job.status is None]
+        assert all(job.seq == DELAYED and job.worker_id is None for job in places[before:])
+        assert all(job.verdict is None for job in places)
+        counted = queue.shared, queue.pinned, queue.delayed
+        assert counted == (counts[0], sum(counts[1:]), len(places) - before)
+
+        slots, running = self.policy.concurrency, 0
+        for worker in books.workers:
+            places += worker.handed.values()
+            running += min(len(worker.handed), slots)
+            self._check_worker(worker)
         assert len(places) == len(self.alive)
         assert set(places) == self.alive, "a job is lost, or in two places"
-        assert (queue.shared, queue.pinned, queue.delayed) == (
-            len(shared),
-            len(pinned),
-            len(delayed),
-        )
-
-        assert all(job.worker_id is None and job.verdict is None for job in queued)
-        assert all(job.seq == DELAYED for job in delayed)
-        assert all(job.seq == QUEUED for job in queued[: len(queued) - len(delayed)])
-        assert all(job.options.task_worker is None for job in shared)
-        assert all(job.options.task_worker == number for job, number in pinned)
-        assert all(job.attempt <= job.options.retries + 1 for job in places)
-        slots = self.policy.concurrency
-        running = sum(min(len(worker.handed), slots) for worker in books.workers)
         assert self.counts == (len(places) - running, running)
-        for worker in books.workers:
-            for seq, job in worker.handed.items():
-                assert (job.worker_id, job.seq) == (worker.id, seq)
-            assert len(worker.handed) <= slots + self.policy.max_window
-            is_dying = worker.id in self.dead or self.workers[worker.id].is_killed
-            assert worker.ready or is_dying or not worker.handed
-            assert not (worker.ready and worker.is_worn and not worker.handed), "left un-retired"
-            is_free = worker.ready and not worker.is_worn and len(worker.handed) < slots
-            assert worker.id in books.free or not is_free, "a free worker is forgotten"
-            assert worker.id not in books.free or worker.ready, "one that is away counts as free"
         for job in places:
             cancelled = self.facts[job].cancelled
-            assert cancelled in (None, job.attempt), "it is tried again though it was cancelled"
+            assert cancelled is None or cancelled == job.attempt, "it is tried again"
+            assert job.attempt <= job.options.retries + 1
+
+    def _check_worker(self, worker: Worker) -> None:
+        slots = self.policy.concurrency
+        for seq, job in worker.handed.items():
+            assert (job.worker_id, job.seq) == (worker.id, seq)
+        assert len(worker.handed) <= slots + self.policy.max_window
+        is_dying = worker.id in self.dead or self.workers[worker.id].is_killed
+        assert worker.ready or is_dying or not worker.handed
+        assert not (worker.ready and worker.is_worn and not worker.handed), "left un-retired"
+        is_free = worker.ready and not worker.is_worn and len(worker.handed) < slots
+        assert worker.id in self.dispatcher._books.free or not is_free, "a free worker is forgotten"
+        assert worker.id not in self.dispatcher._books.free or worker.ready, "one that is away is free"
 
     def check_statistics(self) -> None:
         """What users are told is what the world counts."""

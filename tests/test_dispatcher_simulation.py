@@ -19,7 +19,7 @@ from trioserver._tasks._wire import Status
 if TYPE_CHECKING:
     from seeds import Seeds
 
-STEPS = 60
+STEPS = 40
 
 
 def simulate(seed: int) -> World:
