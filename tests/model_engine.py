@@ -85,6 +85,8 @@ class ModelEngine:
       places: Of each worker's flight recorder.
     """
 
+    dispatcher_type = Dispatcher
+
     def __init__(
         self,
         workers: int = 1,
@@ -107,7 +109,7 @@ class ModelEngine:
         """Jobs that began to run, in that order."""
         self.ended: list[Job] = []
         self.policy = policy or Policy()
-        self.dispatcher = Dispatcher(
+        self.dispatcher = self.dispatcher_type(
             self, workers, self.clock, self.set_alarm, self.policy, random or Random(0)
         )
         for number in range(workers):
