@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
+
+from dispatcher_world import ROUNDING
 
 from trioserver._tasks._sync_loop import SEND_AT_ONCE_AFTER
 from trioserver._tasks._wire import Status
@@ -136,19 +139,16 @@ def drain(world: World, random: Random, stuck: int | None = None) -> None:
             if worker.is_killed or (worker.is_retired and number in world.stopped):
                 world.die(number)
                 has_moved = True
-            # What runs in a stopped process is the business of its own limit; if it has none, or
-            # its page does not say that it runs, nobody may end it.
-            if number in world.stopped and (worker.running or worker.at_the_door):
-                world.stopped.discard(number)
-            if number in world.stopped and worker.is_spoilt:
+            # What a stopped process has begun, or may have, nobody may end who was not asked to.
+            if worker.running or worker.at_the_door or worker.unsent or worker.is_spoilt:
                 world.stopped.discard(number)
             if advance(world, random, number):
                 has_moved = True
                 world.check()
         if not has_moved:
-            if world.alarm is None:
+            if world.alarm in (None, math.inf):
                 break
-            world.pass_time(max(0.0, world.alarm - world.now))
+            world.pass_time(max(0.0, world.alarm - world.now) + ROUNDING)
             world.check()
     else:
         raise AssertionError("it never comes to rest")
@@ -164,7 +164,7 @@ def check_rest(world: World) -> None:
         assert not (worker.orders or worker.running or worker.unsent)
         most = world.policy.max_request
         assert not most or world.runs[number] < most, "a worn worker is left"
-    assert world.alarm is None
+    assert world.alarm in (None, math.inf)
     assert len(world.ended) == len(world.facts)
     assert set(world.ended) == set(world.facts)
 

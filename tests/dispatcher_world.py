@@ -71,7 +71,15 @@ class Shape:
 class Facts:
     """What the world knows of one job."""
 
-    __slots__ = ("began_at", "cancelled", "entered", "finished", "number", "posted_at")
+    __slots__ = (
+        "began_at",
+        "cancelled",
+        "entered",
+        "finished",
+        "is_over",
+        "number",
+        "posted_at",
+    )
 
     def __init__(self, number: int, posted_at: float) -> None:
         self.number = number
@@ -81,8 +89,9 @@ class Facts:
         self.entered = 0
         # The attempt that finished, and how.
         self.finished: tuple[int, int, bytes] | None = None
-        # The attempt in which it was cancelled.
+        # The attempt in which it was cancelled, and whether that was all that was to end it.
         self.cancelled: int | None = None
+        self.is_over = False
 
 
 class World(ModelEngine):
@@ -169,6 +178,7 @@ class World(ModelEngine):
         facts = self.facts[job]
         if job.status is None and facts.cancelled is None:
             facts.cancelled = job.attempt
+            facts.is_over = job.verdict is None
         self.dispatcher.cancel(job, "test")
 
     def job_posts(self, job: Job, payload: bytes) -> tuple[Answer, int, str]:
@@ -195,7 +205,7 @@ class World(ModelEngine):
             assert facts.entered <= job.options.retries + 1, "it runs too often"
             assert len(worker.running) <= self.policy.concurrency
             if not worker.is_spoilt:
-                assert facts.cancelled is None, "it runs though it was cancelled"
+                assert not facts.is_over, "it runs though it was cancelled"
                 assert facts.entered <= job.attempt, "it runs twice in one attempt"
             if self.policy.max_request:
                 assert self.runs[number] <= self.policy.max_request, "the worker runs too many"

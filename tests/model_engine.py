@@ -130,8 +130,10 @@ class ModelEngine:
 
     def cancel(self, worker_id: int, seq: int) -> None:
         self.cancelled.append((worker_id, seq))
-        if seq in self.workers[worker_id].running:
-            self.workers[worker_id].asked.add(seq)
+        worker = self.workers[worker_id]
+        # Begun and not looked at: the worker hears of it when it runs.
+        if seq in worker.running or (worker.at_the_door and worker.at_the_door[0] == seq):
+            worker.asked.add(seq)
 
     def retire(self, worker_id: int) -> None:
         self.retired.append(worker_id)
@@ -202,6 +204,7 @@ class ModelEngine:
         seq, job = worker.at_the_door
         worker.at_the_door = None
         if worker.is_revoked(seq):
+            worker.asked.discard(seq)
             worker.unsent.append((seq, Status.SKIPPED, self.now, 0.0, b""))
             return False
         worker.running[seq] = job
