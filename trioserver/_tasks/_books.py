@@ -55,9 +55,9 @@ class Worker:
         self.next_seq = 1
         # The last job that it has done with, run or skipped.
         self.reported = 0
-        # Places on its page (`seq % MAX_HANDED`) that are taken; None where jobs end in their order
-        # and the places are those from `reported` to `next_seq`.
-        self.places: set[int] | None = None if concurrency == 1 else set()
+        # Places on its page (`seq % MAX_HANDED`) that are taken, and by which job; None where jobs
+        # end in their order and the places are those from `reported` to `next_seq`.
+        self.places: dict[int, int] | None = None if concurrency == 1 else {}
         # When it last made progress: took up work after none, or reported.
         self.heard_at = 0.0
         # When to look at it next, should it make none, and after how many looks in vain.
@@ -116,14 +116,15 @@ class Worker:
         if self.places is not None:
             while seq % MAX_HANDED in self.places:
                 seq += 1
-            self.places.add(seq % MAX_HANDED)
+            self.places[seq % MAX_HANDED] = seq
         self.next_seq = seq + 1
         return seq
 
     def done_with(self, seq: int) -> None:
         """It has reported, so its page needs the job's place no longer."""
-        if self.places is not None:
-            self.places.discard(seq % MAX_HANDED)
+        if self.places is not None and self.places.get(seq % MAX_HANDED) == seq:
+            # Else it is heard for the second time, and the place may be another job's by now.
+            del self.places[seq % MAX_HANDED]
         self.reported = max(self.reported, seq)
 
 
