@@ -26,10 +26,10 @@ class Worker:
     __slots__ = (
         "due_at",
         "ending",
+        "give_up_at",
         "handed",
         "heard_at",
         "id",
-        "is_doubted",
         "is_worn",
         "life",
         "look_at",
@@ -63,8 +63,8 @@ class Worker:
         # When to look at it next, should it make none, and after how many looks in vain.
         self.look_at = 0.0
         self.looks = 0
-        # Whether a look has found that it begins nothing of what it has.
-        self.is_doubted = False
+        # When to give it up, since a look has found that it begins nothing of what it has.
+        self.give_up_at = math.inf
         # Nothing new can be learnt of it before its running task ends.
         self.settled = False
         # No limit of time that concerns its jobs is over before this.
@@ -83,7 +83,7 @@ class Worker:
         self.heard_at = now
         self.look_at = 0.0
         self.looks = 0
-        self.is_doubted = False
+        self.give_up_at = math.inf
         self.settled = False
 
     @property
