@@ -109,7 +109,7 @@ class Placement:
                 room = min(room, max(1, chosen.slots - len(chosen.handed)))
             count = max(1, min(math.ceil(queue.shared / ready), room))
             self._hand(chosen, [queue.next() for _ in range(count)])
-        if books.free and queue.shared:
+        if queue.shared and any(self._free(window)):
             self._set_alarm(self._clock() + WINDOW)
 
     def _place_pinned(self, worker: Worker, window: int) -> None:
