@@ -179,6 +179,7 @@ class Pool:
     def close(self) -> None:
         """Refuse what is posted from now on."""
         self._is_closed = True
+        self._accounts.close()
         self._for_on_finish.close()
         self._for_others.close()
 
