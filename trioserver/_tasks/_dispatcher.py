@@ -252,6 +252,8 @@ class Dispatcher:
             worker.runs += runs
             self._placement.run_times.learn(total, runs)
             self._look_for_wear(worker)
+        else:
+            self._let_go(worker)  # what it had yet to skip may be what it was waited for
 
     def _look_for_wear(self, worker: Worker) -> None:
         """Have a worker leave that has run enough, or has grown too large."""
