@@ -315,6 +315,8 @@ class Dispatcher:
 
     def _kill(self, worker: Worker) -> None:
         """Kill a worker for what it runs; nothing else must begin there meanwhile."""
+        if not worker.ready:
+            return  # it is on its end already
         self._take_back_all(worker)
         self._books.remove_worker(worker)
         self._engine.kill(worker.id)
