@@ -323,10 +323,22 @@ class Dispatcher:
 
     def _not_run(self, jobs: Sequence[Job]) -> None:
         """Take jobs that looked as if they had begun, and turned out never to have run."""
-        self._books.queue.put_back([job for job in jobs if job.verdict is None])
+        now = self.clock()
+        back: list[Job] = []
+        ended: list[tuple[Job, int, bytes]] = []
         for job in jobs:
-            if job.verdict is not None:
-                self._end_never_run(job, *job.verdict)
+            limit = job.options.queue_timeout
+            if job.verdict is not None and job.verdict[0] == Status.CANCELLED:
+                ended.append((job, *job.verdict))
+            elif now >= job.queued_at + limit:
+                # When that was over it seemed to run, so nobody looks for it any more.
+                ended.append((job, Status.TIMED_OUT, pack_timeout(limit, False)))
+            else:
+                job.verdict = None  # the time of its run has not begun after all
+                back.append(job)
+        self._books.queue.put_back(back)
+        for job, status, body in ended:
+            self._end_never_run(job, status, body)
 
     def _end_never_run(self, job: Job, status: int, body: bytes) -> None:
         job.worker_id = None
