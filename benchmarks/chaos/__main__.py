@@ -1,4 +1,4 @@
-"""``python -m benchmarks.chaos [--seconds N] [--seed N]``: a table, and exit code 1 if all is not well.
+"""``python -m benchmarks.chaos [--seconds N] [--seed N]``: a table; exit code 1 if all is not well.
 
 It warms up with a part of the time, lets the server come to rest, looks at its memory and
 descriptors, goes on for the rest of the time, lets it come to rest again, and looks again.

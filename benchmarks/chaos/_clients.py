@@ -63,7 +63,10 @@ class Control:
         async with self._asking:
             await self._stream.send_all(b'{"statistics": true}\n')
             while b"\n" not in self._buffer:
-                self._buffer += await self._stream.receive_some()
+                received = await self._stream.receive_some()
+                if not received:
+                    raise EOFError("the server has closed the connection that controls it")
+                self._buffer += received
             line, _, self._buffer = self._buffer.partition(b"\n")
         numbers: dict[str, Any] = json.loads(line)
         return numbers
@@ -74,23 +77,22 @@ class Control:
             request = {"worker": worker, "signal": int(signum)}
             await self._stream.send_all(json.dumps(request).encode() + b"\n")
 
-    async def settle(self) -> dict[str, Any]:
+    async def settle(self) -> None:
         """Continue what was stopped; return when nothing is left to do and all workers live."""
         deadline = trio.current_time() + PATIENCE
         while True:
-            if True:
-                for worker in range(TASK_WORKERS):
-                    await self.signal(worker, signal.SIGCONT)
-                now = await self.statistics()
-                if (
-                    now["connections"] == 1
-                    and now["queued"] == now["running"] == 0
-                    and now["idle_workers"] == TASK_WORKERS
-                ):
-                    return now
-                if trio.current_time() > deadline:
-                    raise TimeoutError(f"the server does not come to rest: {now}")
-                await trio.sleep(0.05)
+            for worker in range(TASK_WORKERS):
+                await self.signal(worker, signal.SIGCONT)
+            now = await self.statistics()
+            if (
+                now["connections"] == 1
+                and now["queued"] == now["running"] == 0
+                and now["idle_workers"] == TASK_WORKERS
+            ):
+                return
+            if trio.current_time() > deadline:
+                raise TimeoutError(f"the server does not come to rest: {now}")
+            await trio.sleep(0.05)
 
 
 @asynccontextmanager

@@ -17,6 +17,7 @@ import json
 import os
 import resource
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.chaos import tasks
@@ -50,7 +51,8 @@ class App:
         if "signal" in request:
             pid = stream.server.statistics().workers[request["worker"]].pid
             if pid is not None:
-                os.kill(pid, request["signal"])
+                with suppress(ProcessLookupError):  # it has died, and nobody has noticed yet
+                    os.kill(pid, request["signal"])
         elif "statistics" in request:
             await stream.send_frame(json.dumps(_numbers(stream.server)).encode())
         else:
@@ -113,10 +115,8 @@ class App:
         if order["stream"] != (None if stream is None else stream.id):
             self.note("wrong", key, f"completes on {stream!r}, not on {order['stream']}")
         if stream is not None:
-            try:
+            with suppress(trio.ClosedResourceError, trio.BrokenResourceError):
                 await stream.send_frame(key.encode())
-            except (trio.ClosedResourceError, trio.BrokenResourceError):
-                pass
 
     async def on_progress(self, task_id: int, value: tuple[str, int]) -> None:
         self.note("progress", value[0])

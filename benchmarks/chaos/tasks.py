@@ -89,16 +89,16 @@ def unpicklable(task: Task) -> object:
     ]
 
 
-def oversleep(task: Task) -> None:
+def oversleep(_task: Task) -> None:
     time.sleep(FOREVER)
 
 
-def hold_the_gil(task: Task) -> None:
+def hold_the_gil(_task: Task) -> None:
     """In one C call, which nothing interrupts."""
     ctypes.PyDLL(None).pause()
 
 
-def stop_oneself(task: Task) -> None:
+def stop_oneself(_task: Task) -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
     time.sleep(FOREVER)  # should somebody continue it
 
@@ -107,7 +107,7 @@ def leave(task: Task) -> NoReturn:
     os._exit(task.id % 256)
 
 
-def segfault(task: Task) -> object:
+def segfault(_task: Task) -> object:
     return ctypes.string_at(0)
 
 
