@@ -101,7 +101,7 @@ async def _rage(server: Served, port: int, rage: Rage) -> None:
         print("\ncoming to rest", file=sys.stderr, flush=True)
         async with open_control(port) as control:  # the other one may have been cut in a word
             await control.settle()
-        rage.sizes.append(Sizes(server.rss, server.descriptors))
+            rage.sizes.append(Sizes(server.rss, server.descriptors))
 
 
 async def _show(control: Control, killer: Killer) -> None:

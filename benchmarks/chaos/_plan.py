@@ -37,7 +37,7 @@ _DOINGS: Final = {
     "leave": 8,
     "segfault": 5,
 }
-_HOWS: Final = {"server": 4, "stream": 5, "nowait": 1, "run": 2}
+_HOWS: Final = {"server": 5, "stream": 4, "nowait": 1, "run": 2}
 _GOODBYES: Final = {"eof": 3, "reset": 3, "half": 2}
 _SIGNALS: Final = {
     (signal.SIGKILL,): 4,
@@ -67,7 +67,7 @@ def sessions(random: Random, client: str) -> Iterator[Session]:
         requests = [
             (random.expovariate(20.0), _request(random, keys)) for _ in range(random.randint(1, 12))
         ]
-        stays = random.choice([0.0, 0.0, 0.05, 0.5])
+        stays = random.choice([0.0, 0.05, 0.5, 2.0])
         yield Session(requests, stays, _choose(random, _GOODBYES))
 
 

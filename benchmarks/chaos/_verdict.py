@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _KINDS: Final = {
-    "completed": "completed",
-    "failed": "TaskFailed",
-    "timed_out": "TaskTimeout",
-    "cancelled": "TaskCancelled",
-    "crashed": "TaskWorkerCrashed",
+    "completed": ("completed", "unreadable"),  # results are read by those who ask for them
+    "failed": ("TaskFailed",),
+    "timed_out": ("TaskTimeout",),
+    "cancelled": ("TaskCancelled",),
+    "crashed": ("TaskWorkerCrashed",),
 }
 LEDGER: Final = ("posted", "queued", "running", *_KINDS, "abandoned", "retried")
 """What the server counts."""
@@ -77,7 +77,7 @@ class Story:
     def kinds(self) -> Counter[str]:
         """How tasks have ended, by the names of the ledger."""
         heard = Counter(kind for ends in self.ends.values() for _, kind in ends)
-        return Counter({name: heard[kind] for name, kind in _KINDS.items()})
+        return Counter({name: sum(heard[kind] for kind in kinds) for name, kinds in _KINDS.items()})
 
     def losses(self) -> list[str]:
         """Tasks that were accepted, or have run, and that nobody has heard the end of."""

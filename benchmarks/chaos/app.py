@@ -5,6 +5,7 @@ The log has a line for everything that happens to a task, in whichever process, 
 ``accepted``  the post returned (``posted`` where a task posts); ``refused``, it raised
 ``run``       an attempt begins
 ``finished``  its completion came; ``returned``, to the caller of ``run_task``
+              (as ``unreadable`` where the result did not survive its way: the server has not looked)
 ``left``      that caller was cancelled, so nobody is to hear of it
 ``wrong``     something came back that is not what went out
 
@@ -24,7 +25,7 @@ from benchmarks.chaos import tasks
 from trioserver import EofFraming
 
 if TYPE_CHECKING:
-    from trioserver import Completion, Connection, Server, Task
+    from trioserver import Completion, Connection, Server, Task, TaskError
 
 LOG: Final = "CHAOS_LOG"
 """The environment variable with the path of the log."""
@@ -96,7 +97,7 @@ class App:
                 try:
                     result = await server.run_task(order, **request["options"])
                 except TaskError as exc:
-                    kind = type(exc).__name__
+                    kind = _kind_of(exc)
                 else:
                     kind = "completed"
                     self._check_result(order, result)
@@ -108,8 +109,7 @@ class App:
 
         order, error, stream = completion.data, completion.error, completion.stream
         key = order["key"]
-        kind = "completed" if error is None else type(error).__name__
-        self.note("finished", key, kind, completion.attempt, completion.task_worker)
+        self.note("finished", key, _kind_of(error), completion.attempt, completion.task_worker)
         if error is None:
             self._check_result(order, completion.result)
         if order["stream"] != (None if stream is None else stream.id):
@@ -154,6 +154,14 @@ class App:
             else:
                 self.note("posted", new, 0)
         return key
+
+
+def _kind_of(error: TaskError | None) -> str:
+    if error is None:
+        return "completed"
+    if str(error).startswith("the result cannot be unpickled"):
+        return "unreadable"
+    return type(error).__name__
 
 
 def _numbers(server: Server) -> dict[str, Any]:
