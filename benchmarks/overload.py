@@ -19,14 +19,13 @@ import struct
 import sys
 import tempfile
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import trio
 
-from benchmarks.served import Served, mib, wait_until
+from benchmarks.served import Served, mib
 from trioserver import LengthFraming
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).parent.parent
 PATIENCE: Final = 60.0
 """Seconds until something counts as never coming; no result depends on it otherwise."""
+_SHORT_PATIENCE: Final = 10.0
 _MARK: Final = "BENCHMARK_MARK"
 
 
@@ -45,6 +46,9 @@ class Served:
             )
 
     def __enter__(self) -> Self:
+        # `timeout` and the like end this program so, and the server must end with it. Trio knows how
+        # to be interrupted.
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
         return self
 
     def __exit__(self, *_exc: object) -> None:
@@ -86,6 +90,25 @@ class Served:
         """How many it has open."""
         return len(os.listdir(f"/proc/{self._process.pid}/fd"))
 
+    def zombies_left(self) -> list[int]:
+        """Children that have ended, and that the server has not noticed in time."""
+        with suppress(TimeoutError):
+            wait_until(lambda: not self._zombies(), "all dead are noticed", _SHORT_PATIENCE)
+        return self._zombies()
+
+    def _zombies(self) -> list[int]:
+        children: list[str] = []
+        # Threads start children too, and each has a list of its own.
+        for thread in Path(f"/proc/{self._process.pid}/task").iterdir():
+            children += (thread / "children").read_text().split()
+        found = []
+        for child in map(int, children):
+            with suppress(OSError):
+                stat = Path(f"/proc/{child}/stat").read_text()
+                if stat.rpartition(")")[2].split()[0] == "Z":
+                    found.append(child)
+        return found
+
     def processes(self) -> list[str]:
         """Those that bear the mark: the server and whatever descends from it."""
         mark = self._mark.encode()
@@ -101,7 +124,7 @@ class Served:
     def processes_left(self) -> list[str]:
         """Those that still live when all have had the time to end."""
         with suppress(TimeoutError):
-            wait_until(lambda: not self.processes(), "no process is left", 10.0)
+            wait_until(lambda: not self.processes(), "no process is left", _SHORT_PATIENCE)
         return self.processes()
 
 

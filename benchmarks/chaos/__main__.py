@@ -66,6 +66,7 @@ class Rage:
     seed: int
     blows: int = 0
     sizes: list[Sizes] = attrs.field(factory=list)
+    unrest: list[str] = attrs.field(factory=list)
     exit_code: int | None = None
     processes_left: list[str] = attrs.field(factory=list)
     log: str = ""
@@ -100,7 +101,10 @@ async def _rage(server: Served, port: int, rage: Rage) -> None:
         rage.blows += killer.blows
         print("\ncoming to rest", file=sys.stderr, flush=True)
         async with open_control(port) as control:  # the other one may have been cut in a word
-            await control.settle()
+            unrest = await control.settle()
+            rage.unrest += [] if unrest is None else [unrest]
+            zombies = server.zombies_left()
+            rage.unrest += [f"zombies: {zombies}"] if zombies else []
             rage.sizes.append(Sizes(server.rss, server.descriptors))
 
 
@@ -122,7 +126,7 @@ async def _show(control: Control, killer: Killer) -> None:
 def _report(rage: Rage, story: Story) -> int:
     """Print the table; the exit code."""
     begin, end = rage.sizes
-    losses, duplicates, others = story.losses(), story.duplicates(), story.others()
+    losses, duplicates, others = story.losses(), story.duplicates(), story.others() + rage.unrest
     errors = [
         line
         for line in rage.log.splitlines()

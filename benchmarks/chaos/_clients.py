@@ -77,8 +77,12 @@ class Control:
             request = {"worker": worker, "signal": int(signum)}
             await self._stream.send_all(json.dumps(request).encode() + b"\n")
 
-    async def settle(self) -> None:
-        """Continue what was stopped; return when nothing is left to do and all workers live."""
+    async def settle(self) -> str | None:
+        """Continue what was stopped; return when nothing is left to do and all workers live.
+
+        Returns:
+          What is left to do if that lasts too long, None if all is well.
+        """
         deadline = trio.current_time() + PATIENCE
         while True:
             for worker in range(TASK_WORKERS):
@@ -89,9 +93,9 @@ class Control:
                 and now["queued"] == now["running"] == 0
                 and now["idle_workers"] == TASK_WORKERS
             ):
-                return
+                return None
             if trio.current_time() > deadline:
-                raise TimeoutError(f"the server does not come to rest: {now}")
+                return f"the server does not come to rest: {now}"
             await trio.sleep(0.05)
 
 

@@ -34,8 +34,8 @@ _DOINGS: Final = {
     "oversleep": 10,
     "hold_the_gil": 4,
     "stop_oneself": 6,
-    "leave": 8,
-    "segfault": 5,
+    "leave": 5,
+    "segfault": 3,
 }
 _HOWS: Final = {"server": 5, "stream": 4, "nowait": 1, "run": 2}
 _GOODBYES: Final = {"eof": 3, "reset": 3, "half": 2}

@@ -5,7 +5,7 @@ The log has a line for everything that happens to a task, in whichever process, 
 ``accepted``  the post returned (``posted`` where a task posts); ``refused``, it raised
 ``run``       an attempt begins
 ``finished``  its completion came; ``returned``, to the caller of ``run_task``
-              (as ``unreadable`` where the result did not survive its way: the server has not looked)
+              (``unreadable`` if the result did not survive the way: the server does not look)
 ``left``      that caller was cancelled, so nobody is to hear of it
 ``wrong``     something came back that is not what went out
 
