@@ -46,8 +46,8 @@ class Served:
             )
 
     def __enter__(self) -> Self:
-        # `timeout` and the like end this program so, and the server must end with it. Trio knows how
-        # to be interrupted.
+        # `timeout` and the like end this program so, and the server must end with it; Trio knows
+        # how to be interrupted.
         signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
         return self
 

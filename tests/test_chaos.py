@@ -29,7 +29,7 @@ def numbers(printed: str, name: str) -> list[int]:
 
 def test_chaos() -> None:
     """Under clients that come and go and killers, nothing is lost, doubled, or left behind."""
-    exit_code, printed = run_module("benchmarks.chaos", "--seconds", "3", "--seed", "7")
+    exit_code, printed = run_module("benchmarks.chaos", "--seconds", "2", "--seed", "7")
 
     assert exit_code == 0, printed
     for name in ("duplicates", "losses", "other wrongs", "processes left"):
@@ -40,11 +40,11 @@ def test_chaos() -> None:
 
 def test_overload() -> None:
     """With ten times the load that workers can take, memory is bounded and nothing is lost."""
-    exit_code, printed = run_module("benchmarks.overload", "--seconds", "1")
+    exit_code, printed = run_module("benchmarks.overload", "--seconds", "0.5")
 
     assert exit_code == 0, printed
     assert numbers(printed, "lost") == [0, 0], printed
     assert numbers(printed, "processes left") == [0, 0], printed
     accepted, completed = numbers(printed, "accepted"), numbers(printed, "completed")
     assert accepted == completed, printed
-    assert all(count >= 200 for count in accepted), printed
+    assert all(count > 200 for count in accepted), printed  # the first of each client, and more

@@ -36,7 +36,7 @@ _SETTINGS: Final = (
     "--max-tasks-per-connection=60",
     "--task-timeout=2",
     "--task-max-request=150",
-    f"--task-max-memory={160 * 2**20}",
+    f"--task-max-memory={96 * 2**20}",
     "--max-wait-time=20",
 )
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 FOREVER: Final = 1000.0
 """Seconds; longer than any deadline here."""
-_HOARD_SIZE: Final = 16 * 2**20
+_HOARD_SIZE: Final = 32 * 2**20
 _hoard: list[bytearray] = []
 
 
