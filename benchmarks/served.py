@@ -70,9 +70,12 @@ class Served:
         return int(found[1])
 
     def stop(self) -> int:
-        """Have it stop gracefully; the exit code."""
+        """Have it stop gracefully, or end it if it does not; the exit code."""
         self._process.send_signal(signal.SIGTERM)
-        return self._process.wait(PATIENCE)
+        with suppress(subprocess.TimeoutExpired):
+            return self._process.wait(PATIENCE)
+        self._process.kill()
+        return self._process.wait()
 
     @property
     def log(self) -> str:

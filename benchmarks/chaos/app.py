@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 LOG: Final = "CHAOS_LOG"
 """The environment variable with the path of the log."""
-MOST_POSTS: Final = 3
 
 
 class App:
@@ -112,6 +111,8 @@ class App:
         self.note("finished", key, _kind_of(error), completion.attempt, completion.task_worker)
         if error is None:
             self._check_result(order, completion.result)
+        else:
+            self._check_error(order, error, completion.ran)
         if order["stream"] != (None if stream is None else stream.id):
             self.note("wrong", key, f"completes on {stream!r}, not on {order['stream']}")
         if stream is not None:
@@ -129,6 +130,17 @@ class App:
             self.note("wrong", order["key"], f"returns {result!r}")
         if order["do"] in tasks.NEVER_RETURNING:
             self.note("wrong", order["key"], f"{order['do']} returns")
+
+    def _check_error(self, order: dict[str, Any], error: TaskError, ran: float) -> None:
+        from trioserver import TaskTimeout, TaskWorkerCrashed  # noqa: PLC0415  # as above
+
+        if isinstance(error, TaskWorkerCrashed):
+            # Blows are signals; a worker that exits does so because of what it runs.
+            code = error.exit_code
+            if code is not None and code >= 0 and order["do"] != tasks.leave.__name__:
+                self.note("wrong", order["key"], f"{order['do']} crashed, exit code {code}")
+        elif isinstance(error, TaskTimeout) and error.begun and ran < error.seconds:
+            self.note("wrong", order["key"], f"timed out after {ran} s of {error.seconds}")
 
     # In task workers
 
