@@ -200,7 +200,7 @@ def _run(directory: Path, then: str, start: str) -> subprocess.Popen[str]:
     script = directory / "script.py"
     script.write_text(SCRIPT.format(then=then, start=start))
     return subprocess.Popen(
-        [sys.executable, str(script)],
+        [sys.executable, "-W", "error", str(script)],  # workers inherit that
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -210,7 +210,7 @@ def _run(directory: Path, then: str, start: str) -> subprocess.Popen[str]:
 
 
 def test_a_script(tmp_path: Path) -> None:
-    """Its own app is found by the workers, which run the script again."""
+    """Its own app is found by the workers, which run the script again; nobody has a warning."""
     script = _run(tmp_path, "pass", "if __name__ == '__main__': trio.run(main)")
 
     assert script.communicate(timeout=PATIENCE) == ("42\nfinished 4\n", "")
