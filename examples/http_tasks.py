@@ -5,7 +5,8 @@ r"""Tasks in a program with a server of its own: HTTP by Hypercorn, orders that 
     curl -d tea http://127.0.0.1:8000/orders                 # from another shell: {"id": 0}
     curl http://127.0.0.1:8000/orders/0                      # accepted; two seconds later done
 
-A POST is answered at once. After Ctrl-C the orders that were accepted are still worked on.
+A POST is answered at once. After Ctrl-C the orders that were accepted are still worked on,
+for 30 seconds at the most.
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ async def main(bind: str) -> None:
         async def stopped() -> None:
             await anext(signals)
 
-        async with open_task_pool(shop, Settings(task_worker_num=2)) as shop.pool:
+        settings = Settings(task_worker_num=2, max_wait_time=30)
+        async with open_task_pool(shop, settings) as shop.pool:
             await hypercorn.trio.serve(shop, config, shutdown_trigger=stopped)
 
 
