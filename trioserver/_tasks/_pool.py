@@ -222,7 +222,7 @@ class Pool:
             name = f"on_finish of task {job.id}"
             completion = Completion(job)
             try:
-                self._finish_loops.call_soon((name, on_finish, (completion,), self._delivered))
+                self._progress.call_last(job, (name, on_finish, (completion,), self._delivered))
             except trio.ClosedResourceError:
                 self._heard(job)  # the pool ended at once, and has counted this job
         self._tell_changed()
