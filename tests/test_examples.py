@@ -230,8 +230,7 @@ def test_http_orders_are_accepted_at_once_and_done_later(
     wait_until(lambda: ask(f"{url}/orders/0")[1] != {"state": "accepted"}, "the order is done")
 
     assert ask(f"{url}/orders/0") in [
-        (200, {"state": "done", "outcome": f"tea from task worker {number}"})
-        for number in range(2)
+        (200, {"state": "done", "outcome": f"tea from task worker {number}"}) for number in range(2)
     ]
 
 
