@@ -73,14 +73,16 @@ class Placement:
         Args:
           worker: In whose hands it is.
           seq: The last one that stays.
-          pinned: Whether to take back also what no other worker may run.
+          pinned: Whether to take back also what no other worker may run, if that is all there is.
         """
-        behind = [
-            job
-            for job in worker.handed.values()
-            if job.seq > seq and (pinned or job.options.task_worker is None)
-        ]
-        taken = [job for job in behind if self._engine.revoke(worker.id, job.seq)]
+        behind = [job for job in worker.handed.values() if job.seq > seq]
+        if not pinned:
+            # What is behind one that others may run comes along: it must not overtake that here.
+            free = (number for number, job in enumerate(behind) if job.options.task_worker is None)
+            behind = behind[next(free, len(behind)) :]
+        # The last one first: else the worker could begin one behind another that is taken already.
+        taken = [job for job in reversed(behind) if self._engine.revoke(worker.id, job.seq)]
+        taken.reverse()
         for job in taken:
             self._books.take(worker, job.seq)
         self._books.queue.put_back(taken)
@@ -108,9 +110,20 @@ class Placement:
             if self.run_times.is_long:
                 room = min(room, max(1, chosen.slots - len(chosen.handed)))
             count = max(1, min(math.ceil(queue.shared / ready), room))
-            self._hand(chosen, [queue.next() for _ in range(count)])
+            self._hand(chosen, self._next_jobs(chosen, count))
         if books.free and queue.shared:
             self._set_alarm(self._clock() + WINDOW)
+
+    def _next_jobs(self, worker: Worker, count: int) -> list[Job]:
+        """Take out whoever is next for ``worker``, so many of them while there are."""
+        queue = self._books.queue
+        if not queue.has_pinned(worker.id):
+            return [queue.next() for _ in range(count)]
+        jobs: list[Job] = []
+        while len(jobs) < count and (queue.has_pinned(worker.id) or queue.shared):
+            has_pinned = queue.has_pinned(worker.id)
+            jobs.append(queue.next_for(worker.id) if has_pinned else queue.next())
+        return jobs
 
     def _place_pinned(self, worker: Worker, window: int) -> None:
         queue = self._books.queue
