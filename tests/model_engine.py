@@ -223,6 +223,28 @@ class ModelEngine:
             self.end(number, ran)
         return job
 
+    def run_out(self) -> None:
+        """All workers run whatever there is."""
+        while any(worker.orders for worker in self.workers):
+            for number, worker in enumerate(self.workers):
+                if worker.orders:
+                    self.run(number)
+
+    def begin_next(self, number: int) -> Job:
+        """The worker skips what was revoked, and begins what was not."""
+        while (job := self.begin(number)) is None:
+            self.send(number)
+        return job
+
+    def begin_concurrently(self, number: int) -> Job:
+        """The worker begins its next order beside those that it runs."""
+        worker = self.workers[number]
+        seq, job = worker.orders.popleft()
+        worker.begun = (seq, self.now)
+        worker.begun_at[seq] = self.now
+        self.ran.append(job)
+        return job
+
     def learn(self, ran: float, runs: int = 100) -> None:
         """Let the dispatcher see many tasks of ``ran`` seconds."""
         for _ in range(runs):

@@ -1,4 +1,4 @@
-"""How progress reaches ``on_progress``, and what comes after it."""
+"""Values that running tasks tell, on their way to on_progress; and tasks that tasks post."""
 
 from __future__ import annotations
 
@@ -9,101 +9,144 @@ import trio
 from pool_bench import Bench
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from trioserver._tasks._wire import Answer
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from trioserver._tasks._values import Completion
+    import pytest
 
 
-def tell(bench: Bench, *values: tuple[int, object]) -> None:
-    """The worker tells values of tasks by their seqs."""
-    bench.engine.dispatcher.progressed(0, [(seq, pickle.dumps(value)) for seq, value in values])
+def tell(bench: Bench, seq: int, value: object) -> None:
+    bench.engine.dispatcher.progressed(0, [(seq, pickle.dumps(value))])
 
 
-class Log:
-    """What is called, when it begins and when it ends; ends are held up until let go."""
+async def test_values_come_in_their_order_and_before_the_end(autojump_clock: MockClock) -> None:
+    """One that came together with the end, too."""
+    bench = Bench()
+    heard: list[object] = []
 
-    def __init__(self, bench: Bench) -> None:
-        self.bench = bench
-        self.lines: list[object] = []
-        self.go = trio.Event()
+    async def on_progress(task_id: int, value: object) -> None:
+        heard.append((task_id, value))
 
-    async def on_progress(self, task_id: int, value: object) -> None:
-        self.lines.append((task_id, value))
-        await self.go.wait()
-        self.lines.append((task_id, "heard"))
-
-    async def on_finish(self, completion: Completion) -> None:
-        self.lines.append((completion.task_id, "finished"))
-
-    async def take(self) -> Sequence[object]:
+    async with bench.open(lambda done: on_progress(done.task_id, "end"), on_progress=on_progress):
+        bench.post_nowait()
+        bench.engine.begin(0)
+        for value in ("a", "b"):
+            tell(bench, 1, value)
+            await wait_all_tasks_blocked()
+        tell(bench, 1, "c")
+        bench.engine.end(0)
         await wait_all_tasks_blocked()
-        lines, self.lines = self.lines, []
-        return lines
+        tell(bench, 1, "too late")
+
+    assert heard == [(0, "a"), (0, "b"), (0, "c"), (0, "end")]
 
 
-async def test_values_that_come_meanwhile_are_replaced_by_the_newest(
-    autojump_clock: MockClock,
+async def test_a_slow_on_progress_gets_the_newest_value(autojump_clock: MockClock) -> None:
+    """One call a task at a time; what it missed is gone, and what has ended is not told of."""
+    bench = Bench()
+    heard: list[object] = []
+
+    async def on_progress(task_id: int, value: object) -> None:
+        heard.append(value)
+        await trio.sleep(1)
+
+    async with bench.open(on_progress=on_progress):
+        bench.post_nowait()
+        bench.engine.begin(0)
+        for value in range(5):
+            tell(bench, 1, value)
+            await trio.sleep(0.3)
+        await trio.sleep(5)
+        assert heard == [0, 3, 4]
+        tell(bench, 1, "runs")
+        await wait_all_tasks_blocked()
+        tell(bench, 1, "late")
+        bench.engine.end(0)
+        await trio.sleep(5)
+
+    assert heard == [0, 3, 4, "runs"]
+    assert len(bench.pool._progress) == 0
+
+
+async def test_an_on_progress_that_raises_costs_its_value(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One call a task at a time, however many values there are."""
+    """It is logged, and the next value comes; a value that does not unpickle is the same."""
     bench = Bench()
-    log = Log(bench)
-    async with bench.open(log.on_finish, on_progress=log.on_progress):
-        task_id = await bench.post()
+    heard: list[object] = []
+
+    async def on_progress(task_id: int, value: object) -> None:
+        heard.append(value)
+        if value == 1:
+            raise ValueError("no")
+
+    async with bench.open(on_progress=on_progress):
+        bench.post_nowait()
         bench.engine.begin(0)
-        for value in range(3):
-            tell(bench, (1, value))
-            assert await log.take() == ([(task_id, 0)] if value == 0 else [])
-        log.go.set()
-        assert await log.take() == [(task_id, "heard"), (task_id, 2), (task_id, "heard")]
+        bench.engine.dispatcher.progressed(0, [(1, b"no pickle")])
+        for value in (1, 2):
+            await wait_all_tasks_blocked()
+            tell(bench, 1, value)
+        await wait_all_tasks_blocked()
+        bench.engine.end(0)
+
+    assert heard == [1, 2]
+    assert [record.getMessage() for record in caplog.records] == [
+        "on_progress of task 0 raised"
+    ] * 2
+
+
+async def test_without_on_progress_values_are_dropped(autojump_clock: MockClock) -> None:
+    """And cost nothing."""
+    bench = Bench()
+    async with bench.open():
+        bench.post_nowait()
+        bench.engine.begin(0)
+        tell(bench, 1, "a")
+        assert len(bench.pool._progress) == 0
         bench.engine.end(0)
 
 
-async def test_on_finish_is_the_last_word_of_a_task(autojump_clock: MockClock) -> None:
-    """It begins when the on_progress of its task has returned, and holds up no other task's."""
-    bench = Bench()
-    log = Log(bench)
-    async with bench.open(log.on_finish, on_progress=log.on_progress):
-        tells = await bench.post()
-        other = await bench.post()
+async def test_an_on_progress_that_hangs_is_cut_by_the_stop(autojump_clock: MockClock) -> None:
+    """At the deadline, and counted."""
+    bench = Bench(max_wait_time=2)
+
+    async def on_progress(task_id: int, value: object) -> None:
+        await trio.sleep_forever()
+
+    began = trio.current_time()
+    async with bench.open(on_progress=on_progress):
+        bench.post_nowait()
         bench.engine.begin(0)
-        tell(bench, (1, "half"))
-        assert await log.take() == [(tells, "half")]
-        tell(bench, (1, "nearly"))
-        bench.engine.end(0)
-        bench.engine.run(0)
-        assert await log.take() == [(other, "finished")]
-        log.go.set()
-        assert await log.take() == [(tells, "heard"), (tells, "finished")]
-
-
-async def test_an_on_progress_that_raises_costs_no_completion(autojump_clock: MockClock) -> None:
-    """The task's on_finish is called all the same."""
-    bench = Bench()
-
-    async def fail(_task_id: int, _value: object) -> None:
-        await trio.lowlevel.checkpoint()
-        raise ValueError("no good")
-
-    async with bench.open(on_progress=fail):
-        await bench.post()
-        bench.engine.begin(0)
-        tell(bench, (1, "half"))
-        bench.engine.end(0)
-
-    assert [completion.error for completion in bench.finished] == [None]
-
-
-async def test_an_on_progress_that_never_returns_is_cut(autojump_clock: MockClock) -> None:
-    """Both calls count: its own, and that of the on_finish which waits for it."""
-    bench = Bench()
-    log = Log(bench)
-    async with bench.open(log.on_finish, on_progress=log.on_progress):
-        await bench.post()
-        bench.engine.begin(0)
-        tell(bench, (1, "half"))
+        tell(bench, 1, "a")
+        await wait_all_tasks_blocked()
         bench.engine.end(0)
         bench.stopping.request()
 
-    assert log.lines == [(0, "half")]
-    assert bench.stopping.cut == 2
+    assert bench.stopping.cut == 1
+    assert trio.current_time() - began < 3
+    assert [completion.task_id for completion in bench.finished] == [0]
+
+
+async def test_a_task_posts_a_task(autojump_clock: MockClock) -> None:
+    """It belongs to nobody, completes as any other, and is refused where it would have to wait."""
+    bench = Bench()
+    async with bench.open(max_queued_tasks=1) as pool:
+        pool.task_nowait("first", stream=None, on_finish=None)
+        bench.engine.begin(0)
+        bench.engine.dispatcher.posted(0, 1, pickle.dumps("second"))
+        bench.engine.dispatcher.posted(0, 1, pickle.dumps("third"))
+        bench.engine.dispatcher.posted(0, 99, pickle.dumps("of a task that is over"))
+        pool.close()
+        bench.engine.dispatcher.posted(0, 1, pickle.dumps("fourth"))
+        bench.engine.end(0)
+        await bench.run_out()
+
+    assert bench.engine.answers == [
+        (1, Answer.ACCEPTED, 1, ""),
+        (1, Answer.FULL, 0, "the queue is full (max_queued_tasks 1)"),
+        (99, Answer.CLOSED, 0, "the task that posts is over"),
+        (1, Answer.CLOSED, 0, "no more tasks are accepted: the server is stopping"),
+    ]
+    assert [completion.data for completion in bench.finished] == ["first", "second"]
+    assert bench.finished[1].stream is None

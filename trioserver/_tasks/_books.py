@@ -120,11 +120,13 @@ class Worker:
         self.next_seq = seq + 1
         return seq
 
-    def done_with(self, seq: int) -> None:
-        """It has reported, so its page needs the job's place no longer."""
-        if self.places is not None:
-            self.places.discard(seq % MAX_HANDED)
-        self.reported = max(self.reported, seq)
+    def done_with(self, seqs: Sequence[int]) -> None:
+        """It has reported these, so its page needs their places no longer."""
+        if self.places is None:
+            self.reported = max(self.reported, seqs[-1])
+        else:
+            self.reported = max(self.reported, *seqs)
+            self.places.difference_update([seq % MAX_HANDED for seq in seqs])
 
 
 class Books:

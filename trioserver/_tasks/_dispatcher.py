@@ -230,8 +230,8 @@ class Dispatcher:
             return
         runs = 0
         total = 0.0
+        worker.done_with([report[0] for report in reports])
         for seq, status, begun, ran, body in reports:
-            worker.done_with(seq)
             job = self._books.take(worker, seq)
             if job is None:
                 continue  # heard before: a page and a message can both tell of it; or taken back
@@ -333,11 +333,14 @@ class Dispatcher:
     def _ended(self, job: Job, status: int, body: bytes) -> None:
         """An attempt has ended."""
         is_cancelled = job.verdict is not None and job.verdict[0] == Status.CANCELLED
-        if status not in _RETRIED or job.attempt > job.options.retries or is_cancelled:
-            self._counters.waits.append(job.begun_at - job.queued_at)
-            self._counters.runs.append(job.ran)
-            self._end(job, status, body)
+        if status in _RETRIED and job.attempt <= job.options.retries and not is_cancelled:
+            self._try_again(job)
             return
+        self._counters.waits.append(job.begun_at - job.queued_at)
+        self._counters.runs.append(job.ran)
+        self._end(job, status, body)
+
+    def _try_again(self, job: Job) -> None:
         delay = min(_FIRST_DELAY * 2.0 ** min(job.attempt - 1, _MAX_DOUBLINGS), _MAX_DELAY)
         delay *= 1 + self._random.uniform(0, _JITTER)
         job.attempt += 1

@@ -110,20 +110,9 @@ class Placement:
             if self.run_times.is_long:
                 room = min(room, max(1, chosen.slots - len(chosen.handed)))
             count = max(1, min(math.ceil(queue.shared / ready), room))
-            self._hand(chosen, self._next_jobs(chosen, count))
+            self._hand(chosen, queue.next_ones(chosen.id, count))
         if books.free and queue.shared:
             self._set_alarm(self._clock() + WINDOW)
-
-    def _next_jobs(self, worker: Worker, count: int) -> list[Job]:
-        """Take out whoever is next for ``worker``, so many of them while there are."""
-        queue = self._books.queue
-        if not queue.has_pinned(worker.id):
-            return [queue.next() for _ in range(count)]
-        jobs: list[Job] = []
-        while len(jobs) < count and (queue.has_pinned(worker.id) or queue.shared):
-            has_pinned = queue.has_pinned(worker.id)
-            jobs.append(queue.next_for(worker.id) if has_pinned else queue.next())
-        return jobs
 
     def _place_pinned(self, worker: Worker, window: int) -> None:
         queue = self._books.queue

@@ -182,6 +182,10 @@ class Pool:
         self._for_on_finish.close()
         self._for_others.close()
 
+    def deliver_all(self) -> None:
+        """Call ``on_finish`` also for tasks whose ``on_progress`` has not returned."""
+        self._progress.let_last_go()
+
     def close_finish_loops(self) -> None:
         """Deliver what is to be delivered, and nothing after it."""
         self._finish_loops.close()
@@ -391,6 +395,7 @@ async def open_pool(
         # What runs is being killed, and its completions are worth more than a strict deadline.
         with trio.move_on_after(KILL_TIME):
             await pool.wait_ended()
+        pool.deliver_all()
         with stopping.for_a_stage():
             await pool.wait_idle()
         if pool.undelivered:

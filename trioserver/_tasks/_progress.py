@@ -66,6 +66,12 @@ class Progress:
         else:
             self._loops.call_soon(call)
 
+    def let_last_go(self) -> None:
+        """Have the last calls made that still wait: what they wait for has had its time."""
+        for call in self._last.values():
+            self._loops.call_soon(call)
+        self._last.clear()
+
     def _call_soon(self, job: Job) -> None:
         name = f"on_progress of task {job.id}"
         try:

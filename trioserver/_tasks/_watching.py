@@ -64,8 +64,11 @@ class Watch:
 
     def handed(self, worker: Worker, jobs: Sequence[Job]) -> None:
         """The worker has got ``jobs``."""
-        now = self._clock()
-        self._be_due(worker, now + min(TAKE_UP, *(job.options.timeout for job in jobs)))
+        soonest = TAKE_UP
+        for job in jobs:
+            timeout = job.options.timeout
+            soonest = min(soonest, timeout)
+        self._be_due(worker, self._clock() + soonest)
         if worker.has_ahead and not worker.settled:
             self._set_alarm(worker.heard_at + WINDOW)
 
