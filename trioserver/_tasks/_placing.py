@@ -73,14 +73,16 @@ class Placement:
         Args:
           worker: In whose hands it is.
           seq: The last one that stays.
-          pinned: Whether to take back also what no other worker may run.
+          pinned: Whether to take back also what no other worker may run, if that is all there is.
         """
-        behind = [
-            job
-            for job in worker.handed.values()
-            if job.seq > seq and (pinned or job.options.task_worker is None)
-        ]
-        taken = [job for job in behind if self._engine.revoke(worker.id, job.seq)]
+        behind = [job for job in worker.handed.values() if job.seq > seq]
+        if not pinned:
+            # What is behind one that others may run comes along: it must not overtake that here.
+            free = (number for number, job in enumerate(behind) if job.options.task_worker is None)
+            behind = behind[next(free, len(behind)) :]
+        # The last one first: else the worker could begin one behind another that is taken already.
+        taken = [job for job in reversed(behind) if self._engine.revoke(worker.id, job.seq)]
+        taken.reverse()
         for job in taken:
             self._books.take(worker, job.seq)
         self._books.queue.put_back(taken)
