@@ -73,6 +73,40 @@ def trace_and(task: Task, path: str, last: int, function: Callable[..., object],
     return f"attempt {task.attempt}"
 
 
+def write_id(task: Task, path: str) -> int:
+    """A line with the task's id, which is also the result."""
+    with open(path, "a") as file:
+        file.write(f"{task.id}\n")
+    return task.id
+
+
+def write_id_and_die(task: Task, path: str, dies: bool) -> int:  # noqa: FBT001  # travels as data
+    write_id(task, path)
+    if dies:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return task.id
+
+
+def pid_and(_task: Task, value: object) -> tuple[int, object]:
+    return os.getpid(), value
+
+
+def worker_and(task: Task, value: object) -> tuple[int, object]:
+    return task.worker_id, value
+
+
+def succeed_at(task: Task, last: int, function: Callable[..., object], arg: object) -> int:
+    """Do as ``function`` does before the ``last`` attempt."""
+    if task.attempt < last:
+        function(arg)
+    return task.attempt
+
+
+def stop_itself(_task: Task) -> int:
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return os.getpid()
+
+
 def attempt(task: Task) -> int:
     return task.attempt
 
