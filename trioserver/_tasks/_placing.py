@@ -80,9 +80,15 @@ class Placement:
             for job in worker.handed.values()
             if job.seq > seq and (pinned or job.options.task_worker is None)
         ]
-        taken = [job for job in behind if self._engine.revoke(worker.id, job.seq)]
-        for job in taken:
+        # The last one first. The worker goes on meanwhile, and skips what is revoked faster than
+        # this loop revokes: it would catch up, and run one that came after those taken back.
+        taken: list[Job] = []
+        for job in reversed(behind):
+            if not self._engine.revoke(worker.id, job.seq):
+                break  # and so have those before it
             self._books.take(worker, job.seq)
+            taken.append(job)
+        taken.reverse()
         self._books.queue.put_back(taken)
         return len(taken) == len(behind)
 
