@@ -65,7 +65,9 @@ def trace(task: Task, path: str) -> None:
         file.write(f"{task.attempt} {time.monotonic()}\n")
 
 
-def trace_and(task: Task, path: str, last: int, function: Callable[..., object], arg: object) -> str:
+def trace_and(
+    task: Task, path: str, last: int, function: Callable[..., object], arg: object
+) -> str:
     """Do as ``function`` does, up to the ``last`` attempt, which succeeds."""
     trace(task, path)
     if task.attempt < last:

@@ -191,9 +191,7 @@ async def test_a_deadline_costs_only_the_task_that_was_late(contract: Contract) 
     assert pid not in {outcome.result[0] for outcome in outcomes[101:]}
 
 
-async def test_the_time_that_others_take_is_not_a_tasks_own(
-    contract: Contract, gate: Gate
-) -> None:
+async def test_the_time_that_others_take_is_not_a_tasks_own(contract: Contract, gate: Gate) -> None:
     """Handed over behind a task that is longer than their own deadline, they are in time."""
     async with contract.open() as tasks:
         await warm(tasks)
