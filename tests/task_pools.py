@@ -76,6 +76,12 @@ async def open_tasks(
             assert pool.statistics().is_balanced
 
 
+def numbers_in(path: str) -> list[int]:
+    """One a line, as tasks have written them (`check_app.write_id`)."""
+    with open(path) as file:
+        return [int(line) for line in file]
+
+
 class Clock:
     """Measures how long something took, by the clock that deadlines go by."""
 

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import check_app
 import pytest
 import task_app
-from task_pools import Clock, open_tasks
-from workers import Gate
+from task_pools import Clock, numbers_in, open_tasks
 
 from trioserver import TaskTimeout, TaskWorkerCrashed
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from workers import Gate
 
 SOON = 10.0
 """Seconds in which what takes milliseconds has happened on any machine."""
@@ -35,7 +36,7 @@ async def test_recycled_workers_lose_nothing(tmp_path: Path) -> None:
         statistics = tasks.pool.statistics()
 
     assert sorted(ended) == list(range(4000))
-    assert os.path.getsize(path) == 4000
+    assert sorted(numbers_in(path)) == list(range(4000))
     runs_of: dict[int, int] = {}
     for completion in ended.values():
         runs_of[completion.result] = runs_of.get(completion.result, 0) + 1
@@ -76,7 +77,7 @@ async def test_a_late_result_reaches_nobody_else() -> None:
 
 
 async def test_two_slow_ones_of_five() -> None:
-    """C9: Three values and two `TaskTimeout`, each at its place; the deadline is each task's own."""
+    """C9: Three values and two `TaskTimeout`, at their places; a deadline is each task's own."""
     items = [
         (task_app.echo, "a"),
         (task_app.slept, 60),
@@ -102,7 +103,7 @@ async def test_two_slow_ones_of_five() -> None:
     [("kill", -signal.SIGKILL), ("crash", -signal.SIGSEGV), ("leave", 3)],
 )
 async def test_a_worker_that_dies_in_a_task(gate: Gate, death: str, exit_code: int) -> None:
-    """C10: The waiter hears how (`TaskWorkerCrashed`); what is queued runs, and the pool is whole."""
+    """C10: The waiter hears how (`TaskWorkerCrashed`); what is queued runs; the pool is whole."""
     async with open_tasks(2) as tasks:
         before = tasks.pids
         held = await tasks.post(task_app.wait, gate.path)

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import TYPE_CHECKING
 
 import check_app
 import pytest
 import task_app
 import trio
 from serving import is_running
-from task_pools import Clock, Tasks, open_tasks
+from task_pools import Clock, numbers_in, open_tasks
 from workers import Gate, until
 
 from trioserver import TaskTimeout
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 TIMEOUT = 0.3
 SOON = 15.0
@@ -94,7 +90,7 @@ async def test_a_queue_timeout_ends_a_task_unrun(gate: Gate, tmp_path: object) -
         assert (error.seconds, error.begun) == (0.1, False)
         assert (ended[task_id].ran, ended[task_id].task_worker) == (0, None)
         assert ended[task_id].waited >= 0.1
-    assert os.path.getsize(path) == 1
+    assert numbers_in(path) == [patient]
 
 
 async def test_a_queue_timeout_is_over_when_the_run_begins(gate: Gate) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import check_app
@@ -21,6 +20,7 @@ from trioserver.testing import open_app
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 TIMEOUT = 0.3
 
@@ -117,8 +117,9 @@ async def test_a_cancelled_attempt_is_the_last_one(gate: Gate) -> None:
         assert not tasks.pool.cancel(task_id)
         assert await tasks.run(task_app.pid) != pid
 
-    assert isinstance(ended[task_id].error, TaskCancelled)
-    assert ended[task_id].error.begun
+    error = ended[task_id].error
+    assert isinstance(error, TaskCancelled)
+    assert error.begun
     assert ended[task_id].attempt == 1
     assert gate.waiting == [pid]
 

@@ -14,7 +14,7 @@ import check_app
 import pytest
 import task_app
 import trio
-from task_pools import Clock, Tasks, open_tasks
+from task_pools import Clock, Tasks, numbers_in, open_tasks
 from workers import Gate, until
 
 from trioserver import TaskCancelled, TaskFailed, TaskTimeout, TaskWorkerCrashed
@@ -64,8 +64,7 @@ async def test_order_on_one_worker(contract: Contract, tmp_path: Path) -> None:
 
     assert [completion.task_id for completion in tasks.finished] == posted
     assert [completion.result for completion in tasks.finished] == posted
-    with open(path) as file:
-        assert [int(line) for line in file] == posted
+    assert numbers_in(path) == posted
 
 
 async def test_pinned_tasks_take_their_turn(contract: Contract) -> None:
@@ -162,9 +161,7 @@ async def test_nothing_runs_twice_however_often_workers_die(
             await tasks.post(check_app.write_id_and_die, path, number % 200 == 100)
         ended = await tasks.until_finished(1000)
 
-    with open(path) as file:
-        runs = [int(line) for line in file]
-    assert sorted(runs) == sorted(ended)
+    assert sorted(numbers_in(path)) == sorted(ended)
     errors = [completion.error for completion in ended.values() if completion.error is not None]
     assert [type(error) for error in errors] == [TaskWorkerCrashed] * 5
 
@@ -251,8 +248,7 @@ async def test_cancels_in_the_middle_of_others(
         assert isinstance(error, TaskCancelled)
         assert not error.begun
     assert ended[held].result == pid
-    with open(path) as file:
-        assert [int(line) for line in file] == sorted(set(posted) - set(cancelled))
+    assert numbers_in(path) == sorted(set(posted) - set(cancelled))
 
 
 async def test_a_cancelled_task_that_runs_costs_no_other(contract: Contract, gate: Gate) -> None:
@@ -266,8 +262,9 @@ async def test_a_cancelled_task_that_runs_costs_no_other(contract: Contract, gat
         assert tasks.pool.cancel(held)
         ended = await tasks.until_finished(101)
 
-    assert isinstance(ended[held].error, TaskCancelled)
-    assert ended[held].error.begun
+    error = ended[held].error
+    assert isinstance(error, TaskCancelled)
+    assert error.begun
     assert {ended[task_id].result for task_id in before} == {pid}
     (other,) = {ended[task_id].result for task_id in behind}
     assert other != pid
