@@ -122,32 +122,37 @@ async def test_results_and_errors_are_each_its_own_tasks(contract: Contract) -> 
     assert (statistics.failed, statistics.completed) == (400, 700)
 
 
-@pytest.mark.parametrize("how", ["exit", "signal"])
-async def test_a_crash_costs_only_the_task_that_ran(contract: Contract, how: str) -> None:
+async def test_a_crash_costs_only_the_task_that_ran(contract: Contract) -> None:
     """Those before it keep their results, and those behind it run, once and on another process."""
+    crashes = {100: (task_app.leave, 3), 200: (task_app.crash,)}
     async with contract.open() as tasks:
         await warm(tasks)
         (pid,) = tasks.pids
         for number in range(300):
-            if number == 150 and how == "exit":
-                await tasks.post(task_app.leave, 3)
-            elif number == 150:
-                await tasks.post(task_app.crash)
-            else:
-                await tasks.post(check_app.pid_and, number)
+            await tasks.post(*crashes.get(number, (check_app.pid_and, number)))
         await tasks.until_finished(300)
         statistics = tasks.pool.statistics()
 
     outcomes = tasks.finished
-    crashed = outcomes[150].error
-    assert isinstance(crashed, TaskWorkerCrashed)
-    assert crashed.exit_code == (3 if how == "exit" else -signal.SIGSEGV)
-    assert [outcome.result for outcome in outcomes[:150]] == [(pid, n) for n in range(150)]
-    behind = [outcome.result for outcome in outcomes[151:]]
-    assert [number for _, number in behind] == list(range(151, 300))
-    assert pid not in {of for of, _ in behind}
+    exit_codes: list[int | None] = []
+    for number in crashes:
+        error = outcomes.pop(number - len(exit_codes)).error
+        assert isinstance(error, TaskWorkerCrashed)
+        exit_codes.append(error.exit_code)
+    assert exit_codes == [3, -signal.SIGSEGV]
+    # In order, though three processes have had a part in it.
+    assert [outcome.result[1] for outcome in outcomes] == [
+        number for number in range(300) if number not in crashes
+    ]
+    first, second, third = (
+        {outcome.result[0] for outcome in part}
+        for part in (outcomes[:100], outcomes[100:199], outcomes[199:])
+    )
+    assert first == {pid}
+    assert len(first) == len(second) == len(third) == 1
+    assert len(first | second | third) == 3
     assert {outcome.attempt for outcome in outcomes} == {1}
-    assert (statistics.crashed, statistics.retried) == (1, 0)
+    assert (statistics.crashed, statistics.retried) == (2, 0)
 
 
 async def test_nothing_runs_twice_however_often_workers_die(
