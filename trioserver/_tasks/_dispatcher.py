@@ -200,8 +200,15 @@ class Dispatcher:
         if not self._watch.is_worth_a_look(worker, now):
             return
         # Results of short tasks are sent together, so some may lie behind a task that is long.
-        unsent = self._engine.unsent_reports(worker.id)
-        self._take_reports(worker, [report for report in unsent if report[0] in worker.handed])
+        unsent = [
+            report
+            for report in self._engine.unsent_reports(worker.id)
+            if report[0] in worker.handed
+        ]
+        # Those before them may be on their way still, and are heard in a moment; nothing that ran
+        # after them is to come first.
+        if unsent and (worker.slots > 1 or unsent[0][0] == worker.first):
+            self._take_reports(worker, unsent)
         found = self._watch.look(worker, now)
         if found.is_slow and not self._placement.run_times.is_long:
             self._placement.take_back_after(worker, worker.last_to_run)

@@ -80,11 +80,15 @@ class Placement:
             # What is behind one that others may run comes along: it must not overtake that here.
             free = (number for number, job in enumerate(behind) if job.options.task_worker is None)
             behind = behind[next(free, len(behind)) :]
-        # The last one first: else the worker could begin one behind another that is taken already.
-        taken = [job for job in reversed(behind) if self._engine.revoke(worker.id, job.seq)]
-        taken.reverse()
-        for job in taken:
+        # The last one first. The worker goes on meanwhile, and skips what is revoked faster than
+        # this loop revokes: it would catch up, and run one that came after those taken back.
+        taken: list[Job] = []
+        for job in reversed(behind):
+            if not self._engine.revoke(worker.id, job.seq):
+                break  # and so have those before it
             self._books.take(worker, job.seq)
+            taken.append(job)
+        taken.reverse()
         self._books.queue.put_back(taken)
         return len(taken) == len(behind)
 
