@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import trio
 from pool_bench import as_connection
@@ -161,7 +161,8 @@ class People:
         elif chance < 0.2:
             await trio.sleep(self.random.uniform(0, 0.3))
         elif chance < 0.3:
-            await self.post(job.stream if self.random.random() < 0.5 else None)  # type: ignore[arg-type]
+            with trio.move_on_after(self.random.choice([0.02, 0.2, 30]) * self.random.random()):
+                await self.post(cast("FakeStream | None", self.random.choice([None, job.stream])))
         elif chance < 0.4:
             raise Boom
 

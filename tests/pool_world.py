@@ -195,6 +195,8 @@ class PoolWorld(ModelEngine):
         assert waiting + running <= most
         # What is on its way to `on_finish`, where each call may post one more.
         assert len(self.alive) + pool._undelivered <= most + settings.max_queued_tasks + MAX_LOOPS
+        for line in (pool._for_on_finish, pool._for_others):
+            assert not line or not line._has_room(line._line[0].job), "one waits though there is room"
         told = self.dispatcher.statistics()
         assert told.is_balanced
         assert told.posted == len(self.jobs)
