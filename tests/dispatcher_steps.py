@@ -165,7 +165,7 @@ def check_rest(world: World) -> None:
     for number, worker in enumerate(world.workers):
         if number in world.stopped:
             continue
-        assert not (worker.orders or worker.running or worker.unsent)
+        assert not any((worker.orders, worker.running, worker.unsent))
         most = world.policy.max_request
         assert not most or world.runs[number] < most, "a worn worker is left"
     assert world.alarm in (None, math.inf)
@@ -182,5 +182,3 @@ def check_order(world: World) -> None:
             if job.options.task_worker == pinned_to and not job.options.retries
         ]
         assert ran == sorted(ran), "one has overtaken another"
-
-

@@ -87,7 +87,8 @@ class People:
                 assert await pool.run_task(items[0], options) == numbers[0]
                 self._hear(numbers[0], "caller")
             else:
-                assert await pool.run_sync(max, (items[0], items[0])) == numbers[0]
+                largest: object = await pool.run_sync(max, (items[0],))
+                assert largest == numbers[0]
                 self._hear(numbers[0], "caller")
         except TaskError:
             self._hear(numbers[0], "caller")
