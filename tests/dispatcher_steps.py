@@ -28,7 +28,11 @@ def step(world: World, random: Random) -> None:
         world.post(random.choice([1, 1, 2, 3, 12]), **drawn_options(world, random))
     elif chance < 0.20 and world.alive and shape.has_options:
         jobs = list(world.facts)
-        world.call_off(jobs[random.randrange(max(0, len(jobs) - 40), len(jobs))])
+        running = list(world.workers[number].running.values())
+        if running and random.random() < 0.5:
+            world.call_off(running[0])
+        else:
+            world.call_off(jobs[random.randrange(max(0, len(jobs) - 40), len(jobs))])
     elif chance < 0.26:
         world.pass_time(random.choice(_TIMES) * random.uniform(0.5, 1))
     elif chance < 0.26 + shape.violence:
@@ -122,7 +126,7 @@ def _finish(world: World, random: Random, number: int) -> None:
     if seq in worker.asked:
         if chance < 0.2:
             return  # it swallows its cancellation, for now
-        status = Status.CANCELLED if chance < 0.7 else Status.OK
+        status = random.choice([Status.CANCELLED, Status.CANCELLED, Status.OK, Status.FAILED])
     else:
         status = Status.FAILED if chance < 0.2 and world.shape.has_options else Status.OK
     world.finish_one(number, seq, status)
@@ -161,7 +165,7 @@ def check_rest(world: World) -> None:
     for number, worker in enumerate(world.workers):
         if number in world.stopped:
             continue
-        assert not (worker.orders or worker.running or worker.unsent)
+        assert not any((worker.orders, worker.running, worker.unsent))
         most = world.policy.max_request
         assert not most or world.runs[number] < most, "a worn worker is left"
     assert world.alarm in (None, math.inf)
@@ -178,5 +182,3 @@ def check_order(world: World) -> None:
             if job.options.task_worker == pinned_to and not job.options.retries
         ]
         assert ran == sorted(ran), "one has overtaken another"
-
-

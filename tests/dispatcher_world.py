@@ -313,7 +313,9 @@ class World(ModelEngine):
         assert not (worker.ready and worker.is_worn and not worker.handed), "left un-retired"
         is_free = worker.ready and not worker.is_worn and len(worker.handed) < slots
         assert worker.id in self.dispatcher._books.free or not is_free, "a free worker is forgotten"
-        assert worker.id not in self.dispatcher._books.free or worker.ready, "one that is away is free"
+        assert worker.id not in self.dispatcher._books.free or worker.ready, (
+            "one that is away is free"
+        )
 
     def check_statistics(self) -> None:
         """What users are told is what the world counts."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import trio
 from pool_bench import as_connection
@@ -87,7 +87,8 @@ class People:
                 assert await pool.run_task(items[0], options) == numbers[0]
                 self._hear(numbers[0], "caller")
             else:
-                assert await pool.run_sync(max, (items[0], items[0])) == numbers[0]
+                largest: object = await pool.run_sync(max, (items[0],))
+                assert largest == numbers[0]
                 self._hear(numbers[0], "caller")
         except TaskError:
             self._hear(numbers[0], "caller")
@@ -161,7 +162,8 @@ class People:
         elif chance < 0.2:
             await trio.sleep(self.random.uniform(0, 0.3))
         elif chance < 0.3:
-            await self.post(job.stream if self.random.random() < 0.5 else None)  # type: ignore[arg-type]
+            with trio.move_on_after(self.random.choice([0.02, 0.2, 30]) * self.random.random()):
+                await self.post(cast("FakeStream | None", self.random.choice([None, job.stream])))
         elif chance < 0.4:
             raise Boom
 

@@ -195,6 +195,10 @@ class PoolWorld(ModelEngine):
         assert waiting + running <= most
         # What is on its way to `on_finish`, where each call may post one more.
         assert len(self.alive) + pool._undelivered <= most + settings.max_queued_tasks + MAX_LOOPS
+        for line in (pool._for_on_finish, pool._for_others):
+            assert not line or not line._has_room(line._line[0].job), (
+                "one waits though there is room"
+            )
         told = self.dispatcher.statistics()
         assert told.is_balanced
         assert told.posted == len(self.jobs)
@@ -216,7 +220,7 @@ class PoolWorld(ModelEngine):
             if not has_moved:
                 await self._woken.wait()
 
-    def _advance(self, number: int) -> bool:
+    def _advance(self, number: int) -> bool:  # noqa: C901  # one line a thing that can happen
         random, worker = self.random, self.workers[number]
         if number in self.dead:
             self.dead.discard(number)
@@ -232,7 +236,9 @@ class PoolWorld(ModelEngine):
         elif worker.unsent and random.random() < 0.8:
             self.send(number)
         elif (
-            worker.orders and len(worker.running) < self.policy.concurrency and random.random() < 0.7
+            worker.orders
+            and len(worker.running) < self.policy.concurrency
+            and random.random() < 0.7
         ):
             self.write_begun(number)
         elif worker.running:

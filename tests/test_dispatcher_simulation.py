@@ -52,3 +52,31 @@ def test_every_job_ends_once_whatever_happens(seeds: Seeds) -> None:
             assert set(world.ran) == set(world.facts)
 
     seeds.each(each)
+
+
+def test_a_stuck_worker_holds_up_its_own_task_only(seeds: Seeds) -> None:
+    """All others end elsewhere, and what it had finished before is fetched from its page."""
+    seeds.each(simulate_stuck)
+
+
+def simulate_stuck(seed: int) -> None:
+    """The first worker runs something, and never goes on."""
+    random = Random(seed)
+    shape = Shape.drawn(
+        random,
+        workers=random.randint(2, 4),
+        policy=Policy(max_window=random.choice([1, 128])),
+        violence=0.0,
+        has_options=False,
+    )
+    world = World(shape, random)
+    with mock.patch.object(_books, "MAX_HANDED", shape.places):
+        for _ in range(STEPS // 2):
+            step(world, random)
+        while not world.workers[0].running:
+            world.post()
+            world.pass_time(1e-4)
+            advance(world, random, 0)
+        drain(world, random, stuck=0)
+        assert world.alive == set(world.workers[0].running.values())
+        assert world.counts == (0, 1)
