@@ -172,7 +172,7 @@ def start_server(directory: Path, gate: Gate, *functions: str, app: str) -> subp
 
 @pytest.mark.parametrize("function", ["wait", "hold_the_gil", "fork_and_wait"])
 def test_workers_die_with_their_server(tmp_path: Path, gate: Gate, function: str) -> None:
-    """One is busy, also inside a C call that nothing interrupts, and one is idle."""
+    """C16: One is busy, also inside a C call that nothing interrupts, and one is idle."""
     with start_server(tmp_path, gate, function, app="task_app:App") as server:
         assert server.stdout is not None
         pids = [int(pid) for pid in server.stdout.readline().split()]

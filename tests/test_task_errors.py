@@ -40,7 +40,7 @@ RAISED: list[tuple[Callable[..., object], tuple[Any, ...], str, type[BaseExcepti
 
 
 async def test_every_error_is_told_and_the_worker_goes_on() -> None:
-    """Type, message, remote traceback, and the original where that survives."""
+    """C11: Type, message, remote traceback, and the original where that survives."""
     async with open_workers() as workers:
         pids = workers.pids
         outcomes = await workers.pool.run_tasks(

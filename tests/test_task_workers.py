@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 async def test_results_arrive_as_themselves() -> None:
-    """None is a result like any other, and so is everything that looks like nothing."""
+    """C3: None is a result like any other, and so is everything that looks like nothing."""
     values: list[object] = [
         None,
         False,
@@ -81,7 +81,7 @@ async def test_four_thousand_tasks_have_four_thousand_completions() -> None:
 
 
 async def test_one_worker_runs_in_the_order_of_the_posts() -> None:
-    """A burst of many messages, first come first served; completions come in that order too."""
+    """C5: A burst of many messages, first come first served; completions come in that order too."""
     async with open_workers() as workers:
         for number in range(2048):
             await workers.post(task_app.echo, number)

@@ -200,8 +200,15 @@ class Dispatcher:
         if not self._watch.is_worth_a_look(worker, now):
             return
         # Results of short tasks are sent together, so some may lie behind a task that is long.
-        unsent = self._engine.unsent_reports(worker.id)
-        self._take_reports(worker, [report for report in unsent if report[0] in worker.handed])
+        unsent = [
+            report
+            for report in self._engine.unsent_reports(worker.id)
+            if report[0] in worker.handed
+        ]
+        # Those before them may be on their way still, and are heard in a moment; nothing that ran
+        # after them is to come first.
+        if unsent and (worker.slots > 1 or unsent[0][0] == worker.first):
+            self._take_reports(worker, unsent)
         found = self._watch.look(worker, now)
         if found.is_slow and not self._placement.run_times.is_long:
             self._placement.take_back_after(worker, worker.last_to_run)
@@ -252,6 +259,8 @@ class Dispatcher:
             worker.runs += runs
             self._placement.run_times.learn(total, runs)
             self._look_for_wear(worker)
+        else:
+            self._let_go(worker)  # what it had yet to skip may be what it was waited for
 
     def _look_for_wear(self, worker: Worker) -> None:
         """Have a worker leave that has run enough, or has grown too large."""
@@ -313,16 +322,30 @@ class Dispatcher:
 
     def _kill(self, worker: Worker) -> None:
         """Kill a worker for what it runs; nothing else must begin there meanwhile."""
+        if not worker.ready:
+            return  # it is on its end already
         self._take_back_all(worker)
         self._books.remove_worker(worker)
         self._engine.kill(worker.id)
 
     def _not_run(self, jobs: Sequence[Job]) -> None:
         """Take jobs that looked as if they had begun, and turned out never to have run."""
-        self._books.queue.put_back([job for job in jobs if job.verdict is None])
+        now = self.clock()
+        back: list[Job] = []
+        ended: list[tuple[Job, int, bytes]] = []
         for job in jobs:
-            if job.verdict is not None:
-                self._end_never_run(job, *job.verdict)
+            limit = job.options.queue_timeout
+            if job.verdict is not None and job.verdict[0] == Status.CANCELLED:
+                ended.append((job, *job.verdict))
+            elif now >= job.queued_at + limit:
+                # When that was over it seemed to run, so nobody looks for it any more.
+                ended.append((job, Status.TIMED_OUT, pack_timeout(limit, False)))
+            else:
+                job.verdict = None  # the time of its run has not begun after all
+                back.append(job)
+        self._books.queue.put_back(back)
+        for job, status, body in ended:
+            self._end_never_run(job, status, body)
 
     def _end_never_run(self, job: Job, status: int, body: bytes) -> None:
         job.worker_id = None

@@ -165,7 +165,7 @@ class Pool:
 
     def cancel_of_stream(self, stream: Owner) -> None:
         """End what ``stream`` has posted: its client has left."""
-        for job in self._accounts.jobs_of(stream):
+        for job in reversed(self._accounts.jobs_of(stream)):  # see `cancel_all`
             self._dispatcher.cancel(job, "its connection closed")
 
     def cancel_all(self, reason: str) -> int:
@@ -179,6 +179,7 @@ class Pool:
     def close(self) -> None:
         """Refuse what is posted from now on."""
         self._is_closed = True
+        self._accounts.close()
         self._for_on_finish.close()
         self._for_others.close()
 

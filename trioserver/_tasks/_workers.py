@@ -47,10 +47,9 @@ class _Alarm:
 
     def set(self, at: float) -> None:
         """Ring at ``at``, or before."""
-        # Trio's own time is not rounded: an alarm that rang a hair too early would be set again at
-        # once, and under a mock clock for ever.
-        is_trio = self._clock is trio.current_time
-        deadline = at if is_trio else trio.current_time() + at - self._clock()
+        # In this order nothing is rounded where the two clocks are the same one. A deadline that
+        # is a trifle too early would ring for ever under a clock that stands still.
+        deadline = at + (trio.current_time() - self._clock())
         self._sleep.deadline = min(self._sleep.deadline, deadline)
 
     async def run(self, ring: Callable[[], None]) -> None:
