@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import signal
@@ -14,6 +15,7 @@ import task_app
 from workers import open_workers, until
 
 from trioserver import TaskWorkerCrashed
+from trioserver._tasks import _local
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -143,14 +145,35 @@ async def test_others_work_while_one_cannot_start(
         assert [outcome.result for outcome in outcomes] == [other] * 10
 
 
-async def test_a_worker_that_its_task_crashes_is_replaced_without_a_long_wait(
+async def test_a_worker_that_its_task_crashes_is_replaced_at_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Whatever the reason of a death soon after the start, the first wait is the shortest."""
+    """However soon after its start, that is the task's doing."""
     log = Log(caplog)
     async with open_workers(1, APP) as workers:
-        (outcome,) = await workers.pool.run_tasks([(task_app.leave, 3)])
-        assert isinstance(outcome.error, TaskWorkerCrashed)
+        for _ in range(3):
+            (outcome,) = await workers.pool.run_tasks([(task_app.leave, 3)])
+            assert isinstance(outcome.error, TaskWorkerCrashed)
         assert await workers.run(task_app.echo, 1) == 1
 
-    assert log.waits in ([], [0.1])  # none if the machine was so slow that the worker was old
+    assert log.starts == []
+
+
+@pytest.mark.parametrize(("quick", "waits"), [(math.inf, [0.1, 0.2, 0.4]), (0, [])])
+async def test_a_worker_that_dies_by_itself_soon_after_its_start(
+    quick: float,
+    waits: list[float],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """That counts as a start that failed; later it does not."""
+    monkeypatch.setattr(_local, "_QUICK_DEATH", quick)
+    log = Log(caplog)
+    async with open_workers(1, APP) as workers:
+        dead: list[int] = []
+        for _ in range(3):
+            dead += workers.pids
+            os.kill(dead[-1], signal.SIGABRT)
+            await workers.until_whole(*dead)
+
+    assert log.waits == waits
