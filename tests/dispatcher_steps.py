@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dispatcher_world import World
 
 _ROUNDS = 20_000
+_QUIET = 100
 _TIMES = [1e-5, 1e-3, 0.02, 0.3, 3.0]
 
 
@@ -134,6 +135,7 @@ def _finish(world: World, random: Random, number: int) -> None:
 
 def drain(world: World, random: Random, stuck: int | None = None) -> None:
     """Let everybody go on until nothing is left to do, except for one that is ``stuck``."""
+    quiet = 0
     for _ in range(_ROUNDS):
         has_moved = False
         for number, worker in enumerate(world.workers):
@@ -149,8 +151,10 @@ def drain(world: World, random: Random, stuck: int | None = None) -> None:
             if advance(world, random, number):
                 has_moved = True
                 world.check()
+        quiet = 0 if has_moved else quiet + 1
         if not has_moved:
-            if world.alarm in (None, math.inf):
+            # What a stuck worker runs is looked at now and then, for ever.
+            if world.alarm in (None, math.inf) or (stuck is not None and quiet > _QUIET):
                 break
             world.pass_time(max(0.0, world.alarm - world.now) + ROUNDING)
             world.check()

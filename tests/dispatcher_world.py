@@ -134,15 +134,19 @@ class World(ModelEngine):
 
     def unsent_reports(self, worker_id: int) -> list[Any]:
         reports = super().unsent_reports(worker_id)
-        handed = self.dispatcher._books.workers[worker_id].handed
-        self._give_back_places(worker_id, [report[0] for report in reports if report[0] in handed])
+        books = self.dispatcher._books.workers[worker_id]
+        owed = [report[0] for report in reports if books.owes(report[0])]
+        if owed and (books.slots > 1 or owed[0] == books.reported + 1):
+            self._give_back_places(worker_id, owed)
         return reports
 
     def kill(self, worker_id: int) -> None:
         assert worker_id not in self.dead
         assert not self.workers[worker_id].is_killed, "killed twice"
         handed = self.dispatcher._books.workers[worker_id].handed.values()
-        assert not handed or any(job.verdict for job in handed), "killed for nothing"
+        begun_at = self.workers[worker_id].begun_at
+        for_nothing = handed and not any(job.verdict for job in handed)
+        assert not for_nothing or all(begun_at(job.seq) == math.inf for job in handed)
         super().kill(worker_id)
 
     def cancel(self, worker_id: int, seq: int) -> None:
@@ -331,9 +335,12 @@ class World(ModelEngine):
             told.timed_out,
             told.abandoned,
         ) == (*(self.statuses[Status(number)] for number in range(5)), 0)
-        assert told.retried == sum(job.attempt - 1 for job in self.facts)
-        ran = sum(job.status is not None and job.worker_id is not None for job in self.facts)
-        assert sum(worker.tasks_done for worker in told.workers) == told.retried + ran
+        again = sum(job.attempt - 1 for job in self.facts)
+        ended = [job for job in self.facts if job.status is not None]
+        unrun = [job for job in ended if job.worker_id is None]
+        assert told.retried == again - sum(job.attempt > 1 for job in unrun)
+        done = again + len(ended) - len(unrun)
+        assert sum(worker.tasks_done for worker in told.workers) == done
         ready = [worker for worker in self.dispatcher._books.workers if worker.ready]
         assert told.dead_workers == len(self.workers) - len(ready)
         assert told.idle_workers == sum(not worker.handed for worker in ready)

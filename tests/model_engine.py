@@ -155,6 +155,9 @@ class ModelEngine:
     def begun_at(self, worker_id: int, seq: int) -> float:
         return self.workers[worker_id].begun_at(seq)
 
+    def heard_at(self, worker_id: int) -> float:
+        return 0.0
+
     def pid(self, worker_id: int) -> int | None:
         return 1000 + worker_id
 

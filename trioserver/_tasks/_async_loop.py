@@ -95,8 +95,11 @@ async def run_call_async(
             leave(0)
         return answer
 
-    with scope:
-        return await trio.to_thread.run_sync(run_call, limiter=limiter)
+    try:
+        with scope:
+            return await trio.to_thread.run_sync(run_call, limiter=limiter)
+    except BaseException as exc:  # noqa: BLE001  # rule 3: no thread can be had, for example
+        return Status.FAILED, pack_failure(exc, max_task_size)
     return Status.CANCELLED, b""
 
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from trioserver._tasks._queue import Queue
 from trioserver._tasks._recorder import MAX_HANDED
+from trioserver._tasks._run_times import AHEAD_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trioserver._tasks._job import Job
+
+_LARGE: Final = AHEAD_BYTES // MAX_HANDED
+"""Bytes of data from which on it is counted; as much less as a worker may hold is nothing."""
 
 
 class Worker:
@@ -29,13 +33,19 @@ class Worker:
         "give_up_at",
         "handed",
         "heard_at",
+        "holds",
         "id",
+        "is_held",
         "is_worn",
+        "large",
+        "large_bytes",
         "life",
         "look_at",
         "looks",
         "next_seq",
         "places",
+        "probe_at",
+        "probe_begun",
         "ready",
         "ready_at",
         "reported",
@@ -65,6 +75,16 @@ class Worker:
         self.looks = 0
         # When to give it up, since a look has found that it begins nothing of what it has.
         self.give_up_at = math.inf
+        # Whether it begins nothing although it could, since one of those that it runs holds up the
+        # others; when to see if it does, what it had begun when that was last seen, and how often
+        # it has been found so in a row. Only where it runs several at a time.
+        self.is_held = False
+        self.probe_at = math.inf
+        self.probe_begun = -1
+        self.holds = 0
+        # Jobs of large data that it has not reported, revoked ones too, and how large they are.
+        self.large: dict[int, int] = {}
+        self.large_bytes = 0
         # Nothing new can be learnt of it before its running task ends.
         self.settled = False
         # No limit of time that concerns its jobs is over before this.
@@ -85,6 +105,21 @@ class Worker:
         self.looks = 0
         self.give_up_at = math.inf
         self.settled = False
+        self.is_held = False
+        self.holds = 0
+
+    @property
+    def owes_reports(self) -> bool:
+        """Whether it has been handed what it has not reported yet, as run or as skipped."""
+        if self.places is not None:
+            return bool(self.places)
+        return self.reported < self.next_seq - 1
+
+    def owes(self, seq: int) -> bool:
+        """Whether it has not reported this one yet."""
+        if self.places is not None:
+            return self.places.get(seq % MAX_HANDED) == seq
+        return seq > self.reported
 
     @property
     def first(self) -> int:
@@ -103,7 +138,7 @@ class Worker:
 
     def room(self, window: int) -> int:
         """How many more it may hold, so that ``window`` of them wait there."""
-        if self.is_worn:
+        if self.is_worn or self.is_held or self.large_bytes >= AHEAD_BYTES:
             return 0
         in_hand = len(self.handed)
         places = len(self.places) if self.places is not None else self.next_seq - self.reported
@@ -122,6 +157,8 @@ class Worker:
 
     def done_with(self, seqs: Sequence[int]) -> None:
         """It has reported these, so its page needs their places no longer."""
+        if self.large:
+            self.large_bytes -= sum(self.large.pop(seq, 0) for seq in seqs)
         if self.places is None:
             self.reported = max(self.reported, seqs[-1])
             return
@@ -162,7 +199,9 @@ class Books:
         worker.runs_before += worker.runs
         worker.runs = 0
         worker.life = life
-        worker.is_worn = False
+        worker.is_held = False
+        worker.large.clear()
+        worker.large_bytes = 0
         if worker.places is not None:
             worker.places.clear()
         self.free[worker.id] = worker
@@ -170,18 +209,23 @@ class Books:
     def remove_worker(self, worker: Worker) -> None:
         """Nothing more can be handed to it."""
         worker.ready = False
+        worker.probe_at = math.inf
         self.free.pop(worker.id, None)
 
     def hand(self, worker: Worker, jobs: Sequence[Job], now: float) -> None:
         """Put ``jobs`` into its hands."""
         handed = worker.handed
         before = len(handed)
-        if not handed:
+        # One that has yet to skip what was revoked has been silent for longer than that.
+        if not handed and not worker.owes_reports:
             worker.progressed(now)
         for job in jobs:
             job.seq = worker.take_seq()
             job.worker_id = worker.id
             handed[job.seq] = job
+            if len(job.payload) > _LARGE:
+                worker.large[job.seq] = len(job.payload)
+                worker.large_bytes += len(job.payload)
         self.handed += len(jobs)
         after = len(handed)
         self.running += min(after, worker.slots) - min(before, worker.slots)

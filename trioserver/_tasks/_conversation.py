@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
 
     from trioserver._tasks._job import Job
 
+_WORTH_A_COPY: Final = 4096
+"""Bytes up to which joining costs less than a piece of its own."""
+_MAX_PARTS: Final = 512
+"""Pieces that one system call may take; systems allow 1024."""
 _RECEIVE_SIZE: Final = 256 * 1024
 _OVERHEAD: Final = 1024 * 1024
 """Bytes that a report may have beside a result or an exception: words."""
@@ -80,6 +85,8 @@ class Conversation:
         self._on_posted = on_posted
         self._on_look = on_look
         self._on_garbled = on_garbled
+        self.heard_at = 0.0
+        """When anything came."""
         self._has_started = False
         self._is_over = False
         # The last job that was handed over.
@@ -99,46 +106,59 @@ class Conversation:
         """Hand over ``jobs``, in one message; never waits."""
         self._last_seq = jobs[-1].seq
         self._handed.update([job.seq for job in jobs])
-        self._send(
-            b"".join(
-                [
-                    ORDER.pack(job.seq, job.id, job.attempt, job.kind, len(job.payload))
-                    + job.payload
-                    for job in jobs
-                ]
-            )
-        )
+        parts: list[bytes] = []
+        for job in jobs:
+            payload = job.payload
+            head = ORDER.pack(job.seq, job.id, job.attempt, job.kind, len(payload))
+            if len(payload) < _WORTH_A_COPY:
+                parts.append(head + payload)
+            else:
+                parts += (head, payload)
+        self._send(parts)
 
     def tell_to_stop(self) -> None:
         """Have the worker leave after what it was given."""
-        self._send(ORDER.pack(0, 0, 0, Kind.STOP, 0))
+        self._send([ORDER.pack(0, 0, 0, Kind.STOP, 0)])
 
     def cancel(self, seq: int) -> None:
         """Have job ``seq``, which has begun, cancel itself; it need not, and is reported anyway."""
         if seq in self._handed:
             self._cancelled.add(seq)
-            self._send(ORDER.pack(seq, 0, 0, Kind.CANCEL, 0))
+            self._send([ORDER.pack(seq, 0, 0, Kind.CANCEL, 0)])
 
     def answer_post(self, seq: int, task_id: int, answer: Answer, reason: str = "") -> None:
         """Tell the task of job ``seq`` what became of its oldest post that has no answer yet."""
         body = reason.encode(errors="backslashreplace")
-        self._send(ORDER.pack(seq, task_id, answer, Kind.POSTED, len(body)) + body)
+        self._send([ORDER.pack(seq, task_id, answer, Kind.POSTED, len(body)) + body])
 
-    def _send(self, data: bytes) -> None:
+    def hang_up(self) -> None:
+        """Say nothing more: the nursery ends, and nothing may be started there."""
+        self._is_over = True
+
+    def _send(self, parts: list[bytes]) -> None:
         if self._is_over:
             return  # its successor will get what it was given
         sent = 0
         if not self._unsent:
             try:
-                sent = self._sock.send(data)
+                # Small ones are one piece anyway; large ones are not to be in memory twice.
+                sent = (
+                    self._sock.send(b"".join(parts))
+                    if _are_small(parts)
+                    else (self._sock.sendmsg(parts[:_MAX_PARTS]))
+                )
             except BlockingIOError:
                 pass
             except OSError:
                 return  # it is dying, which listening will tell
-            if sent < len(data):
+        for part in parts:
+            if sent >= len(part):
+                sent -= len(part)
+                continue
+            if not self._unsent:
                 self._nursery.start_soon(self._write_unsent)
-        if sent < len(data):
-            self._unsent.append(memoryview(data)[sent:])
+            self._unsent.append(memoryview(part)[sent:])
+            sent = 0
 
     async def _write_unsent(self) -> None:
         while self._unsent:
@@ -225,6 +245,7 @@ class Conversation:
             return False
         if not size:
             return False
+        self.heard_at = monotonic()
         if not self._stream.is_garbled:
             try:
                 self._take(self._stream.feed(bytes(self._buffer[:size])))
@@ -276,3 +297,7 @@ class Conversation:
             if self._cancelled:
                 self._cancelled.difference_update(seqs)
             self._on_reports(reports)
+
+
+def _are_small(parts: Sequence[bytes]) -> bool:
+    return all(len(part) < _WORTH_A_COPY + ORDER.size for part in parts)

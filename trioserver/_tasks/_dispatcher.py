@@ -162,6 +162,7 @@ class Dispatcher:
     ) -> None:
         worker = self._books.workers[worker_id]
         self._books.remove_worker(worker)
+        worker.is_worn = False
         now = self.clock()
         if begun is not None and not worker.reported <= begun[0] < worker.next_seq:
             begun = None
@@ -201,17 +202,18 @@ class Dispatcher:
             return
         # Results of short tasks are sent together, so some may lie behind a task that is long.
         unsent = [
-            report
-            for report in self._engine.unsent_reports(worker.id)
-            if report[0] in worker.handed
+            report for report in self._engine.unsent_reports(worker.id) if worker.owes(report[0])
         ]
         # Those before them may be on their way still, and are heard in a moment; nothing that ran
         # after them is to come first.
-        if unsent and (worker.slots > 1 or unsent[0][0] == worker.first):
+        if unsent and (worker.slots > 1 or unsent[0][0] == worker.reported + 1):
             self._take_reports(worker, unsent)
         found = self._watch.look(worker, now)
         if found.is_slow and not self._placement.run_times.is_long:
             self._placement.take_back_after(worker, worker.last_to_run)
+        if found.is_held:
+            begun = self._engine.begun(worker.id)
+            self._placement.take_back_after(worker, 0 if begun is None else begun[0])
         if found.is_stuck:
             self._replace(worker)
         for job in found.late:
@@ -286,11 +288,13 @@ class Dispatcher:
         return self._placement.take_back_after(worker, 0, pinned=True)
 
     def _replace(self, worker: Worker) -> None:
-        """Kill a worker that does not take up what it is handed."""
-        if self._take_back_all(worker):
-            logger.warning("task worker %d takes up no tasks; it is killed", worker.id)
+        """Kill a worker that neither takes up what it is handed nor reports what it has ended."""
+        self._take_back_all(worker)
+        if all(self._watch.has_ended(worker, job) for job in worker.handed.values()):
+            logger.warning("task worker %d does not answer; it is killed", worker.id)
             self._books.remove_worker(worker)
             self._engine.kill(worker.id)
+        # Else it has begun something since it was looked at.
 
     def _end_unbegun(self, job: Job, status: int, body: bytes) -> bool:
         """End ``job`` if it has not begun; False if it has, or may have."""
@@ -311,7 +315,9 @@ class Dispatcher:
         assert job.worker_id is not None
         job.verdict = status, body
         worker = self._books.workers[job.worker_id]
-        if self._policy.grace:
+        if self._watch.has_ended(worker, job):
+            self._watch.reports_soon(worker)
+        elif self._policy.grace:
             self._engine.cancel(worker.id, job.seq)
             self._watch.ends_by(worker, job, self.clock() + self._policy.grace)
         elif self._placement.take_back_after(worker, job.seq, pinned=True) or (
@@ -348,9 +354,10 @@ class Dispatcher:
             self._end_never_run(job, status, body)
 
     def _end_never_run(self, job: Job, status: int, body: bytes) -> None:
+        if job.attempt > 1:
+            self._counters.retried -= 1  # this attempt was none
         job.worker_id = None
         job.begun_at = self.clock()
-        job.ran = 0.0
         self._end(job, status, body)
 
     def _ended(self, job: Job, status: int, body: bytes) -> None:

@@ -54,6 +54,9 @@ class Engine(Protocol):
     def begun_at(self, worker_id: int, seq: int) -> float:
         """When the worker has begun a job; infinite if it has ended it, and not reported yet."""
 
+    def heard_at(self, worker_id: int) -> float:
+        """When anything came from the worker, be it a part of a report; 0 if nothing has."""
+
     def pid(self, worker_id: int) -> int | None:
         """The process of a worker, None while there is none."""
 

@@ -92,6 +92,9 @@ class InlineTaskWorkers:
     def begun_at(self, worker_id: int, seq: int) -> float:
         return self._workers[worker_id].begun_at.get(seq, math.inf)
 
+    def heard_at(self, worker_id: int) -> float:  # noqa: ARG002  # reports are never late
+        return 0.0
+
     def pid(self, worker_id: int) -> int | None:  # noqa: ARG002  # they are no processes
         return None
 

@@ -49,6 +49,7 @@ class Job:
     """The state of one task; slots and no attrs, because a million of them may be queued."""
 
     __slots__ = (
+        "__weakref__",
         "attempt",
         "begun_at",
         "body",

@@ -13,6 +13,7 @@ import trio
 
 from trioserver._errors import AppError
 from trioserver._importing import UNGUARDED, UNGUARDED_EXIT
+from trioserver._stopping import GRACE
 from trioserver._tasks._booting import hold_interrupt
 from trioserver._tasks._door import remove_stale_doors
 from trioserver._tasks._policy import Policy
@@ -91,6 +92,9 @@ class LocalTaskWorkers:
     def begun_at(self, worker_id: int, seq: int) -> float:
         at = self._slots[worker_id].alive.begun_at(seq)
         return math.inf if at is None else at
+
+    def heard_at(self, worker_id: int) -> float:
+        return self._slots[worker_id].alive.heard_at
 
     def pid(self, worker_id: int) -> int | None:
         worker = self._slots[worker_id].worker
@@ -182,7 +186,7 @@ class _Slot:
     def retire(self) -> None:
         """Have the process leave by itself, in its time; another one takes its place."""
         self._is_retired = True
-        self.alive.stop(self._settings.max_wait_time)
+        self.alive.stop(max(self._settings.max_wait_time, GRACE))
 
     def leave(self) -> None:
         """Have the process leave by itself, and the place stay empty."""

@@ -9,17 +9,19 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
+import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from trioserver._tasks._job import DELAYED, QUEUED
+from trioserver._tasks._run_times import AHEAD_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trioserver._tasks._job import Job
 
-_KEPT_ANYWAY: Final = 64
+_KEPT_ANYWAY: Final = 8
 """Ended jobs that are kept however few are alive."""
 
 
@@ -37,8 +39,15 @@ class _Line:
         self.count += 1
 
     def put_back(self, jobs: Sequence[Job]) -> None:
-        self._jobs.extendleft(reversed(jobs))
+        """Put ``jobs``, in their order, where they were: behind those only that came before."""
         self.count += len(jobs)
+        earlier: list[Job] = []
+        # Another worker may have given back earlier ones already.
+        while jobs and self._jobs and _came(self._jobs[0]) < _came(jobs[-1]):
+            earlier.append(self._jobs.popleft())
+        if earlier:
+            jobs = sorted([*earlier, *jobs], key=_came)
+        self._jobs.extendleft(reversed(jobs))
 
     @property
     def first(self) -> Job:
@@ -63,6 +72,10 @@ class _Line:
             self._jobs = deque(job for job in self._jobs if job.status is None)
 
 
+def _came(job: Job) -> tuple[float, int]:
+    return job.queued_at, job.id
+
+
 class Queue:
     """One line for all workers, one for each, and two heaps of times.
 
@@ -81,7 +94,8 @@ class Queue:
         """Jobs that wait for their next attempt."""
         # When, a number that keeps equal times in their order, and what.
         self._delays: list[tuple[float, int, Job]] = []
-        self._limits: list[tuple[float, int, Job]] = []
+        # Of those with a limit most end long before it, and must not be kept for that.
+        self._limits: list[tuple[float, int, weakref.ref[Job]]] = []
         self._sift_at = _KEPT_ANYWAY
         self._numbers = itertools.count()
 
@@ -110,10 +124,11 @@ class Queue:
             self._pinned[options.task_worker].append(job)
             self.pinned += 1
         if options.queue_timeout != math.inf:
-            entry = (now + options.queue_timeout, next(self._numbers), job)
+            entry = (now + options.queue_timeout, next(self._numbers), weakref.ref(job))
             heapq.heappush(self._limits, entry)
             if len(self._limits) > self._sift_at:
-                self._limits = _alive(self._limits)
+                self._limits = [entry for entry in self._limits if _is_alive(entry[2]())]
+                heapq.heapify(self._limits)
                 self._sift_at = 2 * len(self._limits) + _KEPT_ANYWAY
 
     def put_back(self, jobs: Sequence[Job]) -> None:
@@ -140,12 +155,21 @@ class Queue:
     # Going
 
     def next_ones(self, worker_id: int, count: int) -> list[Job]:
-        """So many for this worker, each the next one then; only while ``count`` are ``shared``."""
-        if self._pinned[worker_id].count:
-            return [self.next_for(worker_id) for _ in range(count)]
-        self.waiting -= count
-        take = self._shared.next
-        return [take() for _ in range(count)]
+        """So many for this worker, each the next one then; only while ``count`` are ``shared``.
+
+        Fewer, but at least one, if their data is large.
+        """
+        jobs: list[Job] = []
+        size = 0
+        while len(jobs) < count and size < AHEAD_BYTES:
+            if self.pinned:
+                job = self.next_for(worker_id)
+            else:
+                self.waiting -= 1
+                job = self._shared.next()
+            jobs.append(job)
+            size += len(job.payload)
+        return jobs
 
     def has_pinned(self, worker_id: int) -> bool:
         """Whether something is in line for this worker alone."""
@@ -170,7 +194,8 @@ class Queue:
         if job.seq == DELAYED:
             self.delayed -= 1
             if len(self._delays) > 2 * self.delayed + _KEPT_ANYWAY:
-                self._delays = _alive(self._delays)
+                self._delays = [entry for entry in self._delays if _is_alive(entry[2])]
+                heapq.heapify(self._delays)
         elif job.options.task_worker is None:
             self._shared.drop()
         else:
@@ -182,7 +207,8 @@ class Queue:
     @property
     def due_at(self) -> float:
         """When to call `release` and `take_late`; infinite if never."""
-        return min(heap[0][0] if heap else math.inf for heap in (self._delays, self._limits))
+        delays, limits = self._delays, self._limits
+        return min(delays[0][0] if delays else math.inf, limits[0][0] if limits else math.inf)
 
     def release(self, now: float) -> None:
         """Put in line those whose next attempt is due."""
@@ -197,10 +223,11 @@ class Queue:
         """Those whose time to wait is over, unless they have ended; some may be with a worker."""
         late = []
         while self._limits and self._limits[0][0] <= now:
-            _, _, job = heapq.heappop(self._limits)
+            job = heapq.heappop(self._limits)[2]()
             # One that waits for its next attempt, or does so once more, has a time of its own.
             if (
-                job.status is None
+                job is not None
+                and job.status is None
                 and job.seq != DELAYED
                 and now >= job.queued_at + job.options.queue_timeout
             ):
@@ -208,8 +235,5 @@ class Queue:
         return late
 
 
-def _alive(heap: list[tuple[float, int, Job]]) -> list[tuple[float, int, Job]]:
-    """``heap`` without ended jobs."""
-    alive = [entry for entry in heap if entry[2].status is None]
-    heapq.heapify(alive)
-    return alive
+def _is_alive(job: Job | None) -> bool:
+    return job is not None and job.status is None

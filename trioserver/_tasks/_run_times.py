@@ -9,6 +9,11 @@ WINDOW: Final = 0.002
 """Seconds of work that are handed ahead of a worker's running task."""
 MAX_AHEAD: Final = 128
 """Jobs that are handed ahead at the most; a flight recorder tells `MAX_HANDED` apart."""
+AHEAD_BYTES: Final = 256 * 1024
+"""Pickled data that a worker may have to read before it is handed more, unless that is one job's.
+
+Beyond it, a round trip is nothing; and what travels is in memory twice.
+"""
 WAKE_WORTH: Final = 0.0001
 """Seconds of queued work that are worth waking a second worker for: about a round trip.
 

@@ -61,8 +61,9 @@ class Completion:
 
     @property
     def attempt(self) -> int:
-        """The attempt that ended it; counts from 1."""
-        return self._job.attempt
+        """The attempt that ended it, or the last one that ran; counts from 1."""
+        is_unrun = self._job.worker_id is None and self._job.attempt > 1
+        return self._job.attempt - is_unrun
 
     @property
     def waited(self) -> float:
@@ -104,6 +105,11 @@ class Completion:
         """``result``, by the name that `outcome.Outcome` has for it."""
         return self.result
 
+    @property
+    def _has_begun(self) -> bool:
+        """Whether it has begun to run, be it in an earlier attempt."""
+        return self._job.worker_id is not None or self._job.attempt > 1
+
     def _settle(self) -> None:
         if self._error is not None or self._result is not _UNSET:
             return
@@ -117,7 +123,7 @@ class Completion:
         elif status == Status.FAILED:
             self._error = _task_failed(Failure.unpack(body))
         elif status == Status.CANCELLED:
-            self._error = TaskCancelled(body.decode(), self._job.worker_id is not None)
+            self._error = TaskCancelled(body.decode(), self._has_begun)
         elif status == Status.TIMED_OUT:
             self._error = TaskTimeout(*unpack_timeout(body))
         else:

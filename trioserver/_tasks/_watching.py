@@ -7,8 +7,10 @@ reads that from the flight recorder, and finds the next such moment. Rules:
 1. The time of a run counts from its begin. A job that has not begun at a look has all of it left,
    and may begin right after the look; so the next one comes when it would be late then.
 2. What is finished and not sent is fetched first: it is not late, whoever was slow to hear of it.
-3. A worker that begins nothing of what it has is stuck, by SIGSTOP for example. It is given up at
+3. A worker that owes reports and runs nothing is stuck, by SIGSTOP for example. It is given up at
    the second look that finds it so: the first one may come late itself.
+4. A worker that runs some of its jobs and begins no further ones, though it could, is held up by
+   one of them. It keeps those that have begun, and gets nothing for a while.
 """
 
 from __future__ import annotations
@@ -29,6 +31,11 @@ if TYPE_CHECKING:
 
 TAKE_UP: Final = 2.5
 """Seconds from one look at a worker that begins nothing to the next one."""
+_LONGEST: Final = 60.0
+"""Seconds between two looks at a worker that runs a task without a limit."""
+HELD_UP: Final = 0.05
+"""Seconds in which a worker with a free slot begins what it is handed, unless it is held up."""
+_MAX_HOLD: Final = 1.0
 _MAX_LOOKS: Final = 9
 """Doublings of the time between two looks at a worker that makes no progress: to a second."""
 
@@ -40,7 +47,9 @@ class Found:
     is_slow: bool = False
     """What it runs is taking long, so what lies behind that had better run elsewhere."""
     is_stuck: bool = False
-    """It begins nothing."""
+    """It owes reports, runs nothing, and says nothing."""
+    is_held: bool = False
+    """It begins nothing further beside what it runs."""
     late: tuple[Job, ...] = ()
     """Jobs whose time to run is over."""
     must_die: bool = False
@@ -72,64 +81,94 @@ class Watch:
         self._be_due(worker, self._clock() + soonest)
         if worker.has_ahead and not worker.settled:
             self._set_alarm(worker.heard_at + WINDOW)
+        if worker.slots > 1:
+            self._probe(worker)
 
     def progressed(self, worker: Worker) -> None:
         """The worker has reported."""
         now = self._clock()
         worker.progressed(now)
-        if worker.handed:
+        if worker.owes_reports:
             self._be_due(worker, now + TAKE_UP)
-            if worker.has_ahead:
-                self._set_alarm(worker.heard_at + WINDOW)
+        if worker.has_ahead:
+            self._set_alarm(worker.heard_at + WINDOW)
+        if worker.slots > 1 and worker.handed:
+            self._probe(worker)
 
     def ends_by(self, worker: Worker, job: Job, at: float) -> None:
         """The worker was asked to end ``job``, and must have done so by then."""
         worker.ending[job.seq] = at
         self._be_due(worker, at)
 
+    def reports_soon(self, worker: Worker) -> None:
+        """The worker has ended a job, and must report that."""
+        self._be_due(worker, self._clock() + TAKE_UP)
+
+    def has_ended(self, worker: Worker, job: Job) -> bool:
+        """Whether ``job`` is known to have ended, and only its report is missing."""
+        begun = self._engine.begun(worker.id)
+        return (
+            begun is not None
+            and job.seq <= begun[0]
+            and self._engine.begun_at(worker.id, job.seq) == math.inf
+        )
+
     def is_worth_a_look(self, worker: Worker, now: float) -> bool:
         """Whether a look can find something."""
-        if not worker.ready or not worker.handed:
+        if not worker.ready or not worker.owes_reports:
             worker.due_at = math.inf
             return False
-        if now >= worker.due_at:
+        if now >= min(worker.due_at, worker.probe_at):
             return True
-        self._set_alarm(worker.due_at)
+        self._set_alarm(min(worker.due_at, worker.probe_at))
         return self._may_be_slow(worker, now)
 
     def look(self, worker: Worker, now: float) -> Found:
         """See what is wrong with a worker; what it had finished has been taken."""
-        if not worker.handed:
-            worker.due_at = math.inf
-            return Found()
         begun = self._engine.begun(worker.id)
         is_slow = self._may_be_slow(worker, now) and self._is_slow(worker, now, begun)
+        is_held = now >= worker.probe_at and self._is_held(worker, now, begun)
         if now < worker.due_at:
-            return Found(is_slow)
+            self._set_alarm(min(worker.due_at, worker.probe_at))
+            return Found(is_slow, is_held=is_held)
         worker.due_at = math.inf
-        if begun is not None and begun[0] < worker.first:
-            return self._look_at_unbegun(worker, now, is_slow)
-        late = []
-        due = math.inf
-        for job in worker.handed.values():
-            timeout = job.options.timeout
-            if job.verdict is not None or timeout == math.inf:
-                continue
-            if begun is not None and job.seq > begun[0]:
-                due = min(due, now + max(timeout, WINDOW))
-            else:
-                deadline = self._began(worker, job, begun) + timeout
-                if now >= deadline:
-                    late.append(job)
-                else:
-                    due = min(due, deadline)
-        overdue = [at for at in worker.ending.values() if now >= at]
-        due = min(due, *worker.ending.values(), math.inf)
-        if due != math.inf and not overdue:
+        found, due = self._look_at_limits(worker, now, begun)
+        if due != math.inf and not found.must_die:
             self._be_due(worker, due)
-        return Found(is_slow, late=tuple(late), must_die=bool(overdue))
+        if worker.probe_at != math.inf:
+            self._set_alarm(worker.probe_at)
+        return attrs.evolve(found, is_slow=is_slow, is_held=is_held)
 
     # Inside
+
+    def _look_at_limits(
+        self, worker: Worker, now: float, begun: tuple[int, float] | None
+    ) -> tuple[Found, float]:
+        """What is over its time, and when the next may be."""
+        late = []
+        due = math.inf
+        runs = must_die = is_stuck = False
+        for job in worker.handed.values():
+            timeout = job.options.timeout
+            if begun is not None and job.seq > begun[0]:
+                due = min(due, now + max(timeout, WINDOW))
+                continue
+            at = self._began(worker, job, begun)
+            if at == math.inf:
+                continue  # it has ended, in time
+            runs = True
+            if job.seq in worker.ending:
+                must_die = must_die or now >= worker.ending[job.seq]
+                due = min(due, worker.ending[job.seq])
+            elif job.verdict is None and now >= at + timeout:
+                late.append(job)
+            elif job.verdict is None:
+                # Without a limit it may end at any time, and then have to be waited for.
+                due = min(due, at + timeout, now + min(max(TAKE_UP, now - at), _LONGEST))
+        if not runs and worker.owes_reports:
+            is_stuck, again = self._see_if_stuck(worker, now)
+            due = min(due, again)
+        return Found(is_stuck=is_stuck, late=tuple(late), must_die=must_die), due
 
     def _be_due(self, worker: Worker, at: float) -> None:
         if at < worker.due_at:
@@ -142,19 +181,44 @@ class Watch:
             return worker.heard_at
         return self._engine.begun_at(worker.id, job.seq)
 
-    def _look_at_unbegun(self, worker: Worker, now: float, is_slow: bool) -> Found:  # noqa: FBT001
-        """See to a worker that has begun nothing of what it has."""
-        if now < worker.heard_at + TAKE_UP:
-            due = worker.heard_at + TAKE_UP
-        elif worker.give_up_at == math.inf:
-            due = worker.give_up_at = now + TAKE_UP
-        elif now < worker.give_up_at:
-            due = worker.give_up_at
+    def _see_if_stuck(self, worker: Worker, now: float) -> tuple[bool, float]:
+        """Whether to give up a worker that runs nothing, and when to look again if not."""
+        heard_at = max(worker.heard_at, self._engine.heard_at(worker.id))
+        if now < heard_at + TAKE_UP:
+            worker.give_up_at = math.inf
+            return False, heard_at + TAKE_UP
+        if now < worker.give_up_at < math.inf:
+            return False, worker.give_up_at
+        is_stuck = worker.give_up_at != math.inf
+        worker.give_up_at = now + TAKE_UP
+        return is_stuck, worker.give_up_at
+
+    def _probe(self, worker: Worker) -> None:
+        """See in a while whether the worker begins what it can."""
+        if worker.probe_at == math.inf and not worker.is_held:
+            worker.probe_at = self._clock() + HELD_UP
+            worker.probe_begun = -1
+            self._set_alarm(worker.probe_at)
+
+    def _is_held(self, worker: Worker, now: float, begun: tuple[int, float] | None) -> bool:
+        worker.probe_at = math.inf
+        if worker.is_held:  # it has had its rest, and may have another try
+            worker.is_held = False
+            return False
+        if begun is None or not worker.handed:
+            return False
+        runs = sum(seq <= begun[0] for seq in worker.handed)
+        if runs == len(worker.handed) or not 0 < runs < worker.slots:
+            return False
+        if worker.probe_begun == begun[0]:
+            worker.is_held = True
+            worker.probe_at = now + min(HELD_UP * 2**worker.holds, _MAX_HOLD)
+            worker.holds = min(worker.holds + 1, _MAX_LOOKS)
         else:
-            return Found(is_slow, is_stuck=True)
-        shortest = min(job.options.timeout for job in worker.handed.values())
-        self._be_due(worker, min(due, now + max(shortest, WINDOW)))
-        return Found(is_slow)
+            worker.probe_begun = begun[0]
+            worker.probe_at = now + HELD_UP
+        self._set_alarm(worker.probe_at)
+        return worker.is_held
 
     def _may_be_slow(self, worker: Worker, now: float) -> bool:
         """Whether it has made no progress for a while, with more in hand than it can run."""

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("trioserver.tasks")
 
+_SLOW_START: Final = 10.0
+"""Seconds from its boot after which a worker that is not ready is complained of."""
 _DEATH_TIME: Final = 1.0
 """Seconds between the first sign of a death and the use of more force."""
 _UNLIMITED: Final = 1 << 62
@@ -93,6 +95,7 @@ class WorkerProcess:
         self._nursery: trio.Nursery | None = None
         self._process = trio.CancelScope()
         self._listening = trio.CancelScope()
+        self._started = trio.Event()
         self._ended = trio.Event()
 
     # What the engine calls
@@ -142,6 +145,11 @@ class WorkerProcess:
         assert self._page is not None, "only a worker that is ready is asked"
         return self._page.revoke(seq)
 
+    @property
+    def heard_at(self) -> float:
+        """When anything came from it."""
+        return 0.0 if self._conversation is None else self._conversation.heard_at
+
     def begun(self) -> tuple[int, float] | None:
         """See `Page.begun`; None if the worker has spoilt the page."""
         assert self._page is not None, "only a worker that was ready is asked"
@@ -178,34 +186,57 @@ class WorkerProcess:
             self._page = page = WorkerPage(self.worker_id)
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                with self._listening:
-                    with open_door() as door:
-                        # It needs the door no longer than until it has come in.
-                        nursery.start_soon(self._call, door)  # noqa: ASYNC111
-                        self._sock, self.pid = await door.admit()
-                        self._on_boot()
-                    self._give_page(self._sock, page.fd)
-                    self._conversation = Conversation(
-                        self._sock,
-                        nursery,
-                        max_task_size=self._max_task_size,
-                        on_start=self._has_started,
-                        on_reports=self._on_reports,
-                        on_posted=self._on_posted,
-                        on_look=self._look_for_progress,
-                        on_garbled=self._is_garbled,
-                    )
-                    await self._conversation.listen()
-                with trio.move_on_after(_DEATH_TIME):
-                    await self._ended.wait()
-                self._kill_group()
+                try:
+                    await self._run(nursery, page)
+                finally:
+                    # The nursery takes nothing more while it ends, and the dispatcher hears of
+                    # the death only after that.
+                    self._nursery = None
+                    if self._conversation is not None:
+                        self._conversation.hang_up()
                 nursery.cancel_scope.cancel()
         except* OSError as group:  # EMFILE and the like: it could not start
             self.start_failure = "; ".join(summary_of(exc) for exc in group.exceptions)
         finally:
-            self._nursery = None
             self._hear_last_words()
             self._kill_group()
+
+    async def _run(self, nursery: trio.Nursery, page: WorkerPage) -> None:
+        """Let it in and listen to it, until it is dead."""
+        with self._listening:
+            with open_door() as door:
+                # It needs the door no longer than until it has come in.
+                nursery.start_soon(self._call, door)
+                self._sock, self.pid = await door.admit()
+                self._on_boot()
+            self._give_page(self._sock, page.fd)
+            self._conversation = Conversation(
+                self._sock,
+                nursery,
+                max_task_size=self._max_task_size,
+                on_start=self._has_started,
+                on_reports=self._on_reports,
+                on_posted=self._on_posted,
+                on_look=self._look_for_progress,
+                on_garbled=self._is_garbled,
+            )
+            nursery.start_soon(self._complain_of_slow_start)
+            await self._conversation.listen()
+        with trio.move_on_after(_DEATH_TIME):
+            await self._ended.wait()
+        self._kill_group()
+
+    async def _complain_of_slow_start(self) -> None:
+        """Say that it is not ready yet; how long `on_task_worker_start` may take is its affair."""
+        with trio.move_on_after(_SLOW_START):
+            await self._started.wait()
+        if not self._started.is_set():
+            logger.warning(
+                "task worker %d (pid %d) is not ready after %g s",
+                self.worker_id,
+                self.pid,
+                _SLOW_START,
+            )
 
     def close(self) -> None:
         """Give back the page and the socket; nothing can be asked of it then."""
@@ -248,6 +279,7 @@ class WorkerProcess:
             logger.debug("task worker %d died after its hello", self.worker_id)
 
     def _has_started(self, status: int, body: bytes) -> None:
+        self._started.set()
         if status == Status.READY:
             self.is_ready = True
             self._on_ready()
