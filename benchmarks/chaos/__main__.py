@@ -77,7 +77,10 @@ def _run(directory: Path, seconds: float, seed: int) -> int:
     log.touch()
     rage = Rage(seconds, seed)
     with Served(directory, "benchmarks.chaos.app:App", *_SETTINGS, **{LOG: str(log)}) as server:
-        trio.run(_rage, server, server.wait_ready(), rage)
+        try:
+            trio.run(_rage, server, server.wait_ready(), rage)
+        except* (OSError, EOFError, trio.BrokenResourceError) as group:
+            rage.unrest.append(f"the server cannot be reached any more: {group.exceptions}")
         rage.exit_code = server.stop()
         rage.processes_left = server.processes_left()
         rage.log = server.log
@@ -125,7 +128,7 @@ async def _show(control: Control, killer: Killer) -> None:
 
 def _report(rage: Rage, story: Story) -> int:
     """Print the table; the exit code."""
-    begin, end = rage.sizes
+    begin, end = rage.sizes if len(rage.sizes) == 2 else (Sizes(0, 0), Sizes(0, 0))
     losses, duplicates, others = story.losses(), story.duplicates(), story.others() + rage.unrest
     errors = [
         line
