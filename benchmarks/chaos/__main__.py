@@ -54,6 +54,8 @@ def main() -> int:
 class Sizes:
     """What a server that is at rest takes up."""
 
+    untrimmed: int
+    """RSS as it is; `rss`, when free memory was given back, which says what is held."""
     rss: int
     descriptors: int
 
@@ -108,7 +110,9 @@ async def _rage(server: Served, port: int, rage: Rage) -> None:
             rage.unrest += [] if unrest is None else [unrest]
             zombies = server.zombies_left()
             rage.unrest += [f"zombies: {zombies}"] if zombies else []
-            rage.sizes.append(Sizes(server.rss, server.descriptors))
+            untrimmed = server.rss
+            await control.trim()
+            rage.sizes.append(Sizes(untrimmed, server.rss, server.descriptors))
 
 
 async def _show(control: Control, killer: Killer) -> None:
@@ -128,7 +132,7 @@ async def _show(control: Control, killer: Killer) -> None:
 
 def _report(rage: Rage, story: Story) -> int:
     """Print the table; the exit code."""
-    begin, end = rage.sizes if len(rage.sizes) == 2 else (Sizes(0, 0), Sizes(0, 0))
+    begin, end = rage.sizes if len(rage.sizes) == 2 else (Sizes(0, 0, 0), Sizes(0, 0, 0))
     losses, duplicates, others = story.losses(), story.duplicates(), story.others() + rage.unrest
     errors = [
         line
@@ -158,7 +162,8 @@ def _report(rage: Rage, story: Story) -> int:
         ("errors in the server's log", len(errors)),
         ("processes left", len(rage.processes_left)),
         ("exit code of the server", rage.exit_code),
-        ("RSS, begin and end", f"{mib(begin.rss)}, {mib(end.rss)}"),
+        ("RSS, begin and end", f"{mib(begin.untrimmed)}, {mib(end.untrimmed)}"),
+        ("the same, trimmed", f"{mib(begin.rss)}, {mib(end.rss)}"),
         ("descriptors, begin and end", f"{begin.descriptors}, {end.descriptors}"),
     ):
         print(f"  {name:28} {value}")

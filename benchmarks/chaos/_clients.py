@@ -77,6 +77,12 @@ class Control:
             request = {"worker": worker, "signal": int(signum)}
             await self._stream.send_all(json.dumps(request).encode() + b"\n")
 
+    async def trim(self) -> None:
+        """Have the server give free memory back to the system."""
+        async with self._asking:
+            await self._stream.send_all(b'{"trim": true}\n')
+        await self.statistics()  # requests are handled one by one
+
     async def settle(self) -> str | None:
         """Continue what was stopped; return when nothing is left to do and all workers live.
 
