@@ -142,6 +142,28 @@ def test_a_spoilt_page_does_not_protect_what_runs() -> None:
     assert second.status == Status.CRASHED
 
 
+def test_a_page_that_takes_back_what_it_said_harms_nobody_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It said that both were late, and lets the second be taken back: that one runs elsewhere."""
+    engine = ModelEngine()
+    first, second = engine.post(2, timeout=1.0)
+    engine.begin(0)
+    worker = engine.workers[0]
+    truth = worker.begun
+    worker.begun_at[second.seq] = worker.begun_at[first.seq]
+    monkeypatch.setattr(engine, "begun", lambda _: (second.seq, engine.now))
+    engine.pass_time(2.0)
+
+    assert worker.begun == truth
+    assert engine.killed == [0]
+    engine.die(0)
+    engine.replace(0)
+    assert (first.status, second.status) == (Status.TIMED_OUT, None)
+    assert engine.run(0) is second
+    assert engine.ended == [first, second]
+
+
 def test_a_job_that_could_not_be_taken_back_and_never_began_ends_as_cancelled() -> None:
     """An engine may not know whether it has begun; the death tells, and then it must not run."""
     engine = ModelEngine()

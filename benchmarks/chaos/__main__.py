@@ -32,7 +32,7 @@ _LOOKS: Final = 0.5
 _EXPECTED_ERRORS: Final = ("it is started again in",)
 _SETTINGS: Final = (
     f"--task-worker-num={TASK_WORKERS}",
-    "--max-queued-tasks=100",
+    "--max-queued-tasks=200",
     "--max-tasks-per-connection=60",
     "--task-timeout=2",
     "--task-max-request=150",
@@ -54,6 +54,8 @@ def main() -> int:
 class Sizes:
     """What a server that is at rest takes up."""
 
+    untrimmed: int
+    """RSS as it is; `rss`, when free memory was given back, which says what is held."""
     rss: int
     descriptors: int
 
@@ -77,7 +79,10 @@ def _run(directory: Path, seconds: float, seed: int) -> int:
     log.touch()
     rage = Rage(seconds, seed)
     with Served(directory, "benchmarks.chaos.app:App", *_SETTINGS, **{LOG: str(log)}) as server:
-        trio.run(_rage, server, server.wait_ready(), rage)
+        try:
+            trio.run(_rage, server, server.wait_ready(), rage)
+        except* (OSError, EOFError, trio.BrokenResourceError) as group:
+            rage.unrest.append(f"the server cannot be reached any more: {group.exceptions}")
         rage.exit_code = server.stop()
         rage.processes_left = server.processes_left()
         rage.log = server.log
@@ -105,7 +110,9 @@ async def _rage(server: Served, port: int, rage: Rage) -> None:
             rage.unrest += [] if unrest is None else [unrest]
             zombies = server.zombies_left()
             rage.unrest += [f"zombies: {zombies}"] if zombies else []
-            rage.sizes.append(Sizes(server.rss, server.descriptors))
+            untrimmed = server.rss
+            await control.trim()
+            rage.sizes.append(Sizes(untrimmed, server.rss, server.descriptors))
 
 
 async def _show(control: Control, killer: Killer) -> None:
@@ -125,7 +132,7 @@ async def _show(control: Control, killer: Killer) -> None:
 
 def _report(rage: Rage, story: Story) -> int:
     """Print the table; the exit code."""
-    begin, end = rage.sizes
+    begin, end = rage.sizes if len(rage.sizes) == 2 else (Sizes(0, 0, 0), Sizes(0, 0, 0))
     losses, duplicates, others = story.losses(), story.duplicates(), story.others() + rage.unrest
     errors = [
         line
@@ -155,7 +162,8 @@ def _report(rage: Rage, story: Story) -> int:
         ("errors in the server's log", len(errors)),
         ("processes left", len(rage.processes_left)),
         ("exit code of the server", rage.exit_code),
-        ("RSS, begin and end", f"{mib(begin.rss)}, {mib(end.rss)}"),
+        ("RSS, begin and end", f"{mib(begin.untrimmed)}, {mib(end.untrimmed)}"),
+        ("the same, trimmed", f"{mib(begin.rss)}, {mib(end.rss)}"),
         ("descriptors, begin and end", f"{begin.descriptors}, {end.descriptors}"),
     ):
         print(f"  {name:28} {value}")

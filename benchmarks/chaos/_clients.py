@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 CLIENTS: Final = 20
 _RESET: Final = struct.pack("ii", 1, 0)
+_NO_RESET: Final = struct.pack("ii", 0, 0)
 _APART: Final = 0.2
 """Seconds between the signals of one blow."""
 
@@ -36,14 +37,16 @@ async def be_clients(port: int, random: Random, name: str) -> None:
 async def _be_client(port: int, session: Session) -> None:
     stream = await trio.open_tcp_stream("127.0.0.1", port)
     async with stream:
+        # Should this be cancelled: else the server would handle all that has been sent.
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         with trio.move_on_after(PATIENCE):
             for pause, request in session.requests:
                 await trio.sleep(pause)
                 await stream.send_all(request)
             await trio.sleep(session.stays)
-        if session.goodbye == "reset":
-            stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        elif session.goodbye == "half":
+        if session.goodbye != "reset":
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_RESET)
+        if session.goodbye == "half":
             await stream.send_eof()
             with trio.move_on_after(5.0):
                 while await stream.receive_some():
@@ -76,6 +79,12 @@ class Control:
         async with self._asking:
             request = {"worker": worker, "signal": int(signum)}
             await self._stream.send_all(json.dumps(request).encode() + b"\n")
+
+    async def trim(self) -> None:
+        """Have the server give free memory back to the system."""
+        async with self._asking:
+            await self._stream.send_all(b'{"trim": true}\n')
+        await self.statistics()  # requests are handled one by one
 
     async def settle(self) -> str | None:
         """Continue what was stopped; return when nothing is left to do and all workers live.

@@ -46,7 +46,9 @@ _SIGNALS: Final = {
     (signal.SIGSTOP, signal.SIGCONT): 2,
     (signal.SIGTERM,): 1,
 }
-_BURST: Final = 40
+# Short ones, of which many travel together, and of which some take their worker with them.
+_BURST: Final = {"give_back": 300, "say": 50, "fail": 49, "leave": 1}
+_BURST_SIZE: Final = 100
 
 
 class Session(NamedTuple):
@@ -72,8 +74,12 @@ def sessions(random: Random, client: str) -> Iterator[Session]:
 
 
 def _request(random: Random, keys: Iterator[str]) -> bytes:
-    is_burst = random.random() < 0.05
-    do = "give_back" if is_burst else _choose(random, _DOINGS)
+    is_burst = random.random() < 0.2
+    doings = (
+        random.choices(list(_BURST), list(_BURST.values()), k=_BURST_SIZE)
+        if is_burst
+        else [_choose(random, _DOINGS)]
+    )
     options: dict[str, Any] = {}
     if random.random() < 0.25:
         options["retries"] = random.randint(1, 3)
@@ -81,11 +87,11 @@ def _request(random: Random, keys: Iterator[str]) -> bytes:
         options["queue_timeout"] = random.uniform(0.02, 1.0)
     if random.random() < 0.1:
         options["task_worker"] = random.randrange(TASK_WORKERS)
-    if do in ("oversleep", "hold_the_gil", "stop_oneself") or random.random() < 0.2:
+    if doings[0] in ("oversleep", "hold_the_gil", "stop_oneself") or random.random() < 0.2:
         options["timeout"] = random.uniform(0.05, 0.6)
     orders = []
-    for _ in range(_BURST if is_burst else 1):
-        order = {"key": next(keys), "do": do, "retries": options.get("retries", 0)}
+    for do in doings:
+        order: dict[str, Any] = {"key": next(keys), "do": do, "retries": options.get("retries", 0)}
         if do == tasks.POSTING:
             order["then"] = random.choices(["give_back", "say", "fail", "doze"], k=3)
         orders.append(order)

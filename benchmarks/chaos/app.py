@@ -14,6 +14,8 @@ No Trio at the top: task workers load this module.
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
 import os
 import resource
@@ -53,6 +55,8 @@ class App:
             if pid is not None:
                 with suppress(ProcessLookupError):  # it has died, and nobody has noticed yet
                     os.kill(pid, request["signal"])
+        elif "trim" in request:
+            _trim()
         elif "statistics" in request:
             await stream.send_frame(json.dumps(_numbers(stream.server)).encode())
         else:
@@ -166,6 +170,14 @@ class App:
             else:
                 self.note("posted", new, 0)
         return key
+
+
+def _trim() -> None:
+    """Give free memory back to the system, so that what is left is held by something."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+    if trim is not None:
+        trim(0)
 
 
 def _kind_of(error: TaskError | None) -> str:

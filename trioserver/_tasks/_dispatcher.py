@@ -217,6 +217,8 @@ class Dispatcher:
         if found.is_stuck:
             self._replace(worker)
         for job in found.late:
+            if worker.handed.get(job.seq) is not job:
+                continue  # taken back with one before it: what the page said has changed since
             self._end_running(job, Status.TIMED_OUT, pack_timeout(job.options.timeout, True))
         if found.must_die:
             self._kill(worker)
