@@ -64,3 +64,18 @@ def bench(session: nox.Session) -> None:
     """Speed, beside peers in the same run."""
     install(session)
     session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session(default=False)
+def chaos(session: nox.Session) -> None:
+    """Everything goes wrong at once, and nothing gets lost: a minute each for three seeds."""
+    install(session)
+    for seed in session.posargs or ["1", "2", "3"]:
+        session.run("python", "-m", "benchmarks.chaos", "--seed", seed)
+
+
+@nox.session(default=False)
+def overload(session: nox.Session) -> None:
+    """Ten times what the workers can take, half a minute each for small and large payloads."""
+    install(session)
+    session.run("python", "-m", "benchmarks.overload", *session.posargs)

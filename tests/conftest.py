@@ -5,12 +5,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from seeds import Seeds, add_options, batches
 from serving import ServerProcess
 from workers import Gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    add_options(parser)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give each simulation its seeds."""
+    if "seeds" in metafunc.fixturenames:
+        test = metafunc.definition.nodeid
+        metafunc.parametrize(
+            "seeds",
+            [Seeds(batch, test) for batch in batches(metafunc.config)],
+            ids=[f"{batch.start}-{batch.stop - 1}" for batch in batches(metafunc.config)],
+        )
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from trioserver._tasks._dispatcher import Dispatcher
 from trioserver._tasks._job import Job
 from trioserver._tasks._options import PLAIN, Options
 from trioserver._tasks._policy import Policy
+from trioserver._tasks._recorder import MAX_HANDED
 from trioserver._tasks._wire import Kind, Status
 
 if TYPE_CHECKING:
@@ -29,24 +30,49 @@ RESULT: Final = pickle.dumps("result")
 
 
 class ModelWorker:
-    """What is in one worker's process: its orders, its flight recorder, what it does now."""
+    """What is in one worker's process: its orders, its flight recorder, what it does now.
 
-    def __init__(self) -> None:
+    Args:
+      places: Of its flight recorder; a job has the one of its number modulo this.
+    """
+
+    def __init__(self, places: int = MAX_HANDED) -> None:
+        self.places = places
         self.orders: deque[tuple[int, Job]] = deque()
-        self.begun = (0, 0.0)
-        self.begun_at: dict[int, float] = {}
-        self.revoked: set[int] = set()
         # Begun and not yet looked at, running, finished and not sent.
         self.at_the_door: tuple[int, Job] | None = None
-        self.running: tuple[int, Job] | None = None
+        self.running: dict[int, Job] = {}
         self.unsent: list[Report] = []
+        # Running jobs that were asked to end themselves.
+        self.asked: set[int] = set()
         self.is_killed = False
         self.is_retired = False
         self.is_spoilt = False
+        # For a world that checks: places taken and by whom, the last number, a look at its memory.
+        self.taken: dict[int, int] = {}
+        self.last_seq = 0
+        self.was_large = False
+        # The flight recorder: the last job begun, and by place when it began and what is revoked.
+        self.begun = (0, 0.0)
+        self._begun_at: dict[int, float] = {}
+        self._revoked: dict[int, int] = {}
 
-    @property
-    def is_free(self) -> bool:
-        return self.at_the_door is None and self.running is None
+    def begin(self, seq: int, now: float) -> None:
+        self.begun = seq, now
+        self._begun_at[seq % self.places] = now
+
+    def end(self, seq: int) -> None:
+        self._begun_at[seq % self.places] = math.inf
+
+    def begun_at(self, seq: int) -> float:
+        return math.inf if self.is_spoilt else self._begun_at[seq % self.places]
+
+    def revoke(self, seq: int) -> bool:
+        self._revoked[seq % self.places] = seq
+        return not self.is_spoilt and self.begun[0] < seq
+
+    def is_revoked(self, seq: int) -> bool:
+        return self._revoked.get(seq % self.places) == seq
 
 
 class ModelEngine:
@@ -56,14 +82,22 @@ class ModelEngine:
       workers: How many; all are ready from the start.
       policy: The dispatcher's.
       random: The dispatcher's.
+      places: Of each worker's flight recorder.
     """
 
+    dispatcher_type = Dispatcher
+
     def __init__(
-        self, workers: int = 1, policy: Policy | None = None, random: Random | None = None
+        self,
+        workers: int = 1,
+        policy: Policy | None = None,
+        random: Random | None = None,
+        places: int = MAX_HANDED,
     ) -> None:
         self.now = 100.0
         self.alarm: float | None = None
-        self.workers = [ModelWorker() for _ in range(workers)]
+        self.places = places
+        self.workers = [ModelWorker(places) for _ in range(workers)]
         self.killed: list[int] = []
         self.retired: list[int] = []
         self.cancelled: list[tuple[int, int]] = []
@@ -75,8 +109,8 @@ class ModelEngine:
         """Jobs that began to run, in that order."""
         self.ended: list[Job] = []
         self.policy = policy or Policy()
-        self.dispatcher = Dispatcher(
-            self, workers, lambda: self.now, self._set_alarm, self.policy, random or Random(0)
+        self.dispatcher = self.dispatcher_type(
+            self, workers, self.clock, self.set_alarm, self.policy, random or Random(0)
         )
         for number in range(workers):
             self.dispatcher.worker_ready(number)
@@ -88,9 +122,7 @@ class ModelEngine:
         self.workers[worker_id].orders.extend((job.seq, job) for job in jobs)
 
     def revoke(self, worker_id: int, seq: int) -> bool:
-        worker = self.workers[worker_id]
-        worker.revoked.add(seq)
-        return not worker.is_spoilt and worker.begun[0] < seq
+        return self.workers[worker_id].revoke(seq)
 
     def kill(self, worker_id: int) -> None:
         self.killed.append(worker_id)
@@ -98,6 +130,10 @@ class ModelEngine:
 
     def cancel(self, worker_id: int, seq: int) -> None:
         self.cancelled.append((worker_id, seq))
+        worker = self.workers[worker_id]
+        # Begun and not looked at: the worker hears of it when it runs.
+        if seq in worker.running or (worker.at_the_door and worker.at_the_door[0] == seq):
+            worker.asked.add(seq)
 
     def retire(self, worker_id: int) -> None:
         self.retired.append(worker_id)
@@ -117,7 +153,7 @@ class ModelEngine:
         return None if worker.is_spoilt else worker.begun
 
     def begun_at(self, worker_id: int, seq: int) -> float:
-        return self.workers[worker_id].begun_at[seq]
+        return self.workers[worker_id].begun_at(seq)
 
     def pid(self, worker_id: int) -> int | None:
         return 1000 + worker_id
@@ -158,8 +194,7 @@ class ModelEngine:
         """The worker takes its next order and writes that it begins."""
         worker = self.workers[number]
         seq, job = worker.at_the_door = worker.orders.popleft()
-        worker.begun = (seq, self.now)
-        worker.begun_at[seq] = self.now
+        worker.begin(seq, self.now)
         assert seq > 0, job
 
     def enter(self, number: int) -> bool:
@@ -168,22 +203,19 @@ class ModelEngine:
         assert worker.at_the_door is not None
         seq, job = worker.at_the_door
         worker.at_the_door = None
-        if seq in worker.revoked:
-            worker.begun_at[seq] = math.inf
+        if worker.is_revoked(seq):
+            worker.asked.discard(seq)
             worker.unsent.append((seq, Status.SKIPPED, self.now, 0.0, b""))
             return False
-        worker.running = seq, job
+        worker.running[seq] = job
         self.ran.append(job)
         return True
 
     def begin(self, number: int) -> Job | None:
         """The worker takes its next order; the job if it runs, None if it was revoked."""
         self.write_begun(number)
-        if not self.enter(number):
-            return None
-        running = self.workers[number].running
-        assert running is not None
-        return running[1]
+        worker = self.workers[number]
+        return worker.running[worker.begun[0]] if self.enter(number) else None
 
     def finish(
         self,
@@ -191,16 +223,22 @@ class ModelEngine:
         ran: float | None = None,
         status: Status = Status.OK,
         body: bytes = RESULT,
+        seq: int | None = None,
     ) -> None:
-        """What runs ends after ``ran`` seconds by the clock; its report is kept."""
+        """What runs ends after ``ran`` seconds by the clock; its report is kept.
+
+        Where several run, ``seq`` is the one that ends; else it is the first.
+        """
         worker = self.workers[number]
-        assert worker.running is not None
-        seq, _ = worker.running
-        worker.running = None
-        begun = worker.begun[1]
+        if seq is None:
+            seq = next(iter(worker.running))
+        del worker.running[seq]
+        worker.asked.discard(seq)
+        # The worker knows it by itself; what it has written may be gone.
+        begun = worker._begun_at[seq % worker.places]
         if ran is not None:
             self.now = max(self.now, begun + ran)
-        worker.begun_at[seq] = math.inf
+        worker.end(seq)
         worker.unsent.append((seq, status, begun, self.now - begun, body))
 
     def send(self, number: int) -> None:
@@ -223,6 +261,28 @@ class ModelEngine:
             self.end(number, ran)
         return job
 
+    def run_out(self) -> None:
+        """All workers run whatever there is."""
+        while any(worker.orders for worker in self.workers):
+            for number, worker in enumerate(self.workers):
+                if worker.orders:
+                    self.run(number)
+
+    def begin_next(self, number: int) -> Job:
+        """The worker skips what was revoked, and begins what was not."""
+        while (job := self.begin(number)) is None:
+            self.send(number)
+        return job
+
+    def begin_concurrently(self, number: int) -> Job:
+        """The worker begins its next order beside those that it runs."""
+        worker = self.workers[number]
+        seq, job = worker.orders.popleft()
+        worker.begin(seq, self.now)
+        worker.running[seq] = job
+        self.ran.append(job)
+        return job
+
     def learn(self, ran: float, runs: int = 100) -> None:
         """Let the dispatcher see many tasks of ``ran`` seconds."""
         for _ in range(runs):
@@ -240,7 +300,7 @@ class ModelEngine:
         if worker.unsent and not worker.is_spoilt:
             self.dispatcher.reported(number, worker.unsent)
         self.dispatcher.worker_died(number, exit_code, None if worker.is_spoilt else worker.begun)
-        self.workers[number] = ModelWorker()
+        self.workers[number] = ModelWorker(self.places)
 
     def replace(self, number: int) -> None:
         """Another process takes the dead one's place."""
@@ -251,21 +311,30 @@ class ModelEngine:
         until = self.now + seconds
         while self.alarm is not None and self.alarm <= until:
             self.now = max(self.now, self.alarm)
-            self.alarm = None
-            self.dispatcher.look_after()
+            self.ring()
         self.now = until
+
+    def ring(self) -> None:
+        """The alarm rings."""
+        self.alarm = None
+        self.dispatcher.look_after()
 
     def given(self, number: int) -> list[Job]:
         """What the worker has in hand and was not taken back, in the order of its orders."""
         worker = self.workers[number]
-        first = worker.running or worker.at_the_door
-        rest = [job for seq, job in worker.orders if seq not in worker.revoked]
-        return ([first[1]] if first else []) + rest
+        first = [worker.at_the_door[1]] if worker.at_the_door else []
+        rest = [job for seq, job in worker.orders if not worker.is_revoked(seq)]
+        return [*worker.running.values(), *first, *rest]
 
     @property
     def counts(self) -> tuple[int, int]:
         """Waiting and running, as the dispatcher has them."""
         return self.dispatcher.waiting, self.dispatcher.running
 
-    def _set_alarm(self, at: float) -> None:
+    def clock(self) -> float:
+        """The dispatcher's clock."""
+        return self.now
+
+    def set_alarm(self, at: float) -> None:
+        """The dispatcher's alarm."""
         self.alarm = at if self.alarm is None else min(self.alarm, at)

@@ -103,6 +103,14 @@ def test_check_shows_what_would_run(run: Run, here: Path, monkeypatch: pytest.Mo
         "worker_num = 1  (default)\n"
         "task_worker_num = 4  (from settings of shop:App)\n"
         "max_queued_tasks = 10000  (default)\n"
+        "max_queued_bytes = 1073741824  (default)\n"
+        "max_task_size = 67108864  (default)\n"
+        "max_tasks_per_connection = 0  (default)\n"
+        "task_timeout = inf  (default)\n"
+        "task_concurrency = 16  (default)\n"
+        "task_window = 0  (default)\n"
+        "task_max_request = 0  (default)\n"
+        "task_max_memory = 0  (default)\n"
         "max_conn = 10000  (default)\n"
         "package_max_length = 2097152  (default)\n"
         "max_wait_time = 1.0  (from server.toml)\n"
@@ -195,10 +203,6 @@ def test_an_app_that_is_not_there(run: Run, target: str, problem: str) -> None:
         (
             "def on_receive(stream, data): ...",
             "app: on_receive must be a coroutine function, 'async def on_receive(stream, data)'",
-        ),
-        (
-            "async def on_receive(stream, data): ...\nasync def on_task(task): ...",
-            "app: on_task must be a plain function, 'def on_task(task)'",
         ),
         (
             "async def on_receive(stream): ...",

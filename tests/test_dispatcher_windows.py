@@ -6,6 +6,7 @@ import pytest
 from model_engine import ModelEngine
 
 from trioserver._tasks._run_times import LONG, MAX_AHEAD, WAKE_WORTH, WINDOW
+from trioserver._tasks._watching import TAKE_UP
 from trioserver._tasks._wire import Status
 
 
@@ -244,17 +245,18 @@ def test_a_report_kept_behind_the_second_task_ever_is_fetched() -> None:
 
 
 def test_an_idle_pool_sets_no_alarm() -> None:
-    """Nothing polls: not without work, and not while each worker has one task only."""
+    """Nothing polls: not without work, and not while each worker has begun the one task it has."""
     engine = ModelEngine(2)
     engine.post(2)
     engine.begin(0)
     engine.begin(1)
-    engine.pass_time(1)
+    assert engine.alarm == engine.now + TAKE_UP
+    engine.pass_time(TAKE_UP)
     assert engine.alarm is None
 
     engine.end(0)
     engine.end(1)
-    engine.pass_time(1)
+    engine.pass_time(TAKE_UP)
     assert engine.alarm is None
 
 
@@ -265,7 +267,7 @@ def test_a_long_task_under_a_backlog_is_looked_at_a_few_times_only() -> None:
     engine.begin(0)
     looks = 0
     while engine.alarm is not None and looks < 10:
-        engine.pass_time(WINDOW)
+        engine.pass_time(engine.alarm - engine.now)
         looks += 1
 
     assert looks < 4

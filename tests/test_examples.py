@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
 import socket
 import subprocess
 import sys
+import urllib.error
+import urllib.request
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.handlers import Message
-from serving import PATIENCE, ROOT, ServerProcess
+from serving import PATIENCE, ROOT, ServerProcess, is_running, wait_until
 
 from trioserver import LengthFraming
 from trioserver.testing import Client
@@ -19,6 +25,7 @@ from trioserver.testing import Client
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from email.message import Message as Mail
+    from pathlib import Path
 
     StartServer = Callable[..., ServerProcess]
 
@@ -126,3 +133,121 @@ def test_client_says_that_nobody_listens() -> None:
     )
 
     assert (client.returncode, client.stderr) == (1, "connect failed.\n")
+
+
+def test_progress_is_seen_by_the_client(start_server: StartServer) -> None:
+    """Of each task its steps in order, as many as it could be told of, and at last the result."""
+    server = start_server("examples.progress:App", "--bind", "127.0.0.1:0")
+
+    with server.connect() as client, client.makefile("r") as answers:
+        client.sendall(b"1\n2\n3\n")
+        lines: list[str] = []
+        while sum(" done by task worker " in line for line in lines) < 3:
+            lines.append(answers.readline())
+
+    for task_id in range(3):
+        *steps, done = [line for line in lines if line.startswith(f"task {task_id}")]
+        numbers = [int(step.split()[4]) for step in steps]
+        assert steps == [
+            f"task {task_id}, attempt 1: {number} of {task_id + 1}\n" for number in numbers
+        ]
+        assert numbers
+        assert numbers == sorted(set(numbers))
+        assert re.fullmatch(rf"task {task_id} done by task worker [01]\n", done)
+
+
+def test_progress_begins_again_when_the_worker_is_killed(start_server: StartServer) -> None:
+    """As the header says, by hand; and the task leaves with its client."""
+    server = start_server("examples.progress:App", "--bind=127.0.0.1:0", "--task-worker-num=1")
+
+    with server.connect() as client, client.makefile("r") as answers:
+        client.sendall(b"600\n")
+        assert answers.readline().startswith("task 0, attempt 1: ")
+        (worker,) = server.children
+        os.kill(worker, signal.SIGKILL)
+        while not (line := answers.readline()).startswith("task 0, attempt 2: "):
+            assert line.startswith("task 0, attempt 1: ")
+
+    assert server.stop() == 0
+
+
+def test_async_tasks_ask_several_at_once(start_server: StartServer) -> None:
+    """Services that answer only when all are asked are asked at the same time."""
+    server = start_server("examples.async_tasks:App", "--bind", "127.0.0.1:0")
+
+    with socket.create_server(("127.0.0.1", 0)) as service, server.connect() as client:
+        service.settimeout(PATIENCE)
+        address = f"127.0.0.1:{service.getsockname()[1]}"
+        # Two names for one service, and one that nobody has.
+        client.sendall(f"{address} localhost:{address[10:]} 127.0.0.1:1\n".encode())
+        asking = [service.accept()[0] for _ in range(2)]
+        for number, connection in enumerate(asking):
+            with closing(connection):
+                assert connection.recv(100) == b"hello from task 0"
+                connection.sendall(b"answer %d" % number)
+        answers = json.loads(client.makefile("rb").readline())
+
+    assert answers.pop("127.0.0.1:1").startswith("no answer: ")
+    assert sorted(answers) == [address, f"localhost:{address[10:]}"]
+    assert sorted(answers.values()) == ["answer 0", "answer 1"]
+
+
+@pytest.fixture
+def http(tmp_path: Path) -> Iterator[tuple[ServerProcess, str]]:
+    """The HTTP example, to whom a warning is an error, and where it listens."""
+    script = f"{ROOT}/examples/http_tasks.py"
+    server = ServerProcess(tmp_path, "127.0.0.1:0", command=("-Werror", script), wait=False)
+    try:
+        wait_until(
+            lambda: " Running on http://" in server.log or server.process.poll() is not None,
+            "it listens",
+        )
+        found = re.search(r" Running on (http://\S+)", server.log)
+        assert found, server.log
+        yield server, found[1]
+    finally:
+        server.close()
+
+
+def ask(url: str, data: bytes | None = None) -> tuple[int, object]:
+    """POST ``data``, or GET: status and answer."""
+    try:
+        with urllib.request.urlopen(url, data, timeout=PATIENCE) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as exc:
+        with exc:
+            return exc.code, json.load(exc)
+
+
+def test_http_orders_are_accepted_at_once_and_done_later(
+    http: tuple[ServerProcess, str],
+) -> None:
+    """A POST is answered before the order is worked on; a GET shows what has become of it."""
+    _, url = http
+
+    assert ask(f"{url}/orders", b"tea") == (202, {"id": 0})
+    assert ask(f"{url}/orders/1") == (404, None)
+    wait_until(lambda: ask(f"{url}/orders/0")[1] != {"state": "accepted"}, "the order is done")
+
+    assert ask(f"{url}/orders/0") in [
+        (200, {"state": "done", "outcome": f"tea from task worker {number}"}) for number in range(2)
+    ]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_http_ends_by_a_signal_when_its_orders_are_done(
+    http: tuple[ServerProcess, str], signum: int
+) -> None:
+    """Without a traceback, a warning or a process left, also where all get the signal."""
+    server, url = http
+    workers = server.children
+    assert ask(f"{url}/orders", b"tea") == (202, {"id": 0})
+
+    os.killpg(server.process.pid, signum)
+
+    assert server.wait() == 0
+    assert re.fullmatch(r"order 0 is done: tea from task worker [01]\n", server.out.read_text())
+    (line,) = server.log.splitlines()
+    assert " Running on http://" in line
+    assert workers
+    assert not any(map(is_running, workers))

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from trioserver._tasks._admission import CLOSED
+
 if TYPE_CHECKING:
     from trioserver._tasks._job import Job, Owner
 
@@ -16,7 +18,8 @@ class _Account:
     __slots__ = ("delivering", "jobs", "posting", "waiting")
 
     def __init__(self) -> None:
-        self.jobs: set[Job] = set()
+        # In the order of their posting (a set that has one).
+        self.jobs: dict[Job, None] = {}
         # Posts that were let through and are not jobs yet, and ends that are not delivered yet.
         self.posting = 0
         self.delivering = 0
@@ -40,9 +43,16 @@ class Accounts:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._accounts: dict[Owner, _Account] = {}
+        self._is_closed = False
+
+    def close(self) -> None:
+        """Let no post through from now on; those who wait are refused."""
+        self._is_closed = True
+        for account in self._accounts.values():
+            account.waiting.unpark_all()
 
     def jobs_of(self, stream: Owner) -> list[Job]:
-        """The jobs of ``stream`` that have not ended."""
+        """The jobs of ``stream`` that have not ended, the oldest first."""
         account = self._accounts.get(stream)
         return [] if account is None else list(account.jobs)
 
@@ -56,7 +66,10 @@ class Accounts:
 
         Raises:
           trio.WouldBlock: if it has posted too much.
+          trio.ClosedResourceError: after `close`.
         """
+        if self._is_closed:
+            raise trio.ClosedResourceError(CLOSED)
         account = self._accounts.setdefault(stream, _Account())
         if self._limit:
             count = len(account.jobs) + account.posting
@@ -65,7 +78,11 @@ class Accounts:
         account.posting += 1
 
     async def enter(self, stream: Owner, *, in_on_finish: bool) -> None:
-        """Let a post of ``stream`` through when it may post; `posted` or `given_up` must follow."""
+        """Let a post of ``stream`` through when it may post; `posted` or `given_up` must follow.
+
+        Raises:
+          trio.ClosedResourceError: if `close` comes first.
+        """
         while True:
             try:
                 self.enter_nowait(stream, in_on_finish=in_on_finish)
@@ -78,7 +95,7 @@ class Accounts:
         """A post that was let through has become ``job``."""
         account = self._accounts[stream]
         account.posting -= 1
-        account.jobs.add(job)
+        account.jobs[job] = None
 
     def given_up(self, stream: Owner) -> None:
         """A post that was let through comes to nothing."""
@@ -89,7 +106,7 @@ class Accounts:
     def ended(self, stream: Owner, job: Job) -> None:
         """``job`` has ended; `delivered` follows."""
         account = self._accounts[stream]
-        account.jobs.remove(job)
+        del account.jobs[job]
         account.delivering += 1
         account.waiting.unpark_all()  # an `on_finish` among them may go on now
 

@@ -26,10 +26,10 @@ class Worker:
     __slots__ = (
         "due_at",
         "ending",
+        "give_up_at",
         "handed",
         "heard_at",
         "id",
-        "is_doubted",
         "is_worn",
         "life",
         "look_at",
@@ -55,16 +55,16 @@ class Worker:
         self.next_seq = 1
         # The last job that it has done with, run or skipped.
         self.reported = 0
-        # Places on its page (`seq % MAX_HANDED`) that are taken; None where jobs end in their order
-        # and the places are those from `reported` to `next_seq`.
-        self.places: set[int] | None = None if concurrency == 1 else set()
+        # Places on its page (`seq % MAX_HANDED`) that are taken, and by which job; None where jobs
+        # end in their order and the places are those from `reported` to `next_seq`.
+        self.places: dict[int, int] | None = None if concurrency == 1 else {}
         # When it last made progress: took up work after none, or reported.
         self.heard_at = 0.0
         # When to look at it next, should it make none, and after how many looks in vain.
         self.look_at = 0.0
         self.looks = 0
-        # Whether a look has found that it begins nothing of what it has.
-        self.is_doubted = False
+        # When to give it up, since a look has found that it begins nothing of what it has.
+        self.give_up_at = math.inf
         # Nothing new can be learnt of it before its running task ends.
         self.settled = False
         # No limit of time that concerns its jobs is over before this.
@@ -83,7 +83,7 @@ class Worker:
         self.heard_at = now
         self.look_at = 0.0
         self.looks = 0
-        self.is_doubted = False
+        self.give_up_at = math.inf
         self.settled = False
 
     @property
@@ -116,15 +116,20 @@ class Worker:
         if self.places is not None:
             while seq % MAX_HANDED in self.places:
                 seq += 1
-            self.places.add(seq % MAX_HANDED)
+            self.places[seq % MAX_HANDED] = seq
         self.next_seq = seq + 1
         return seq
 
-    def done_with(self, seq: int) -> None:
-        """It has reported, so its page needs the job's place no longer."""
-        if self.places is not None:
-            self.places.discard(seq % MAX_HANDED)
-        self.reported = max(self.reported, seq)
+    def done_with(self, seqs: Sequence[int]) -> None:
+        """It has reported these, so its page needs their places no longer."""
+        if self.places is None:
+            self.reported = max(self.reported, seqs[-1])
+            return
+        self.reported = max(self.reported, *seqs)
+        for seq in seqs:
+            # Else it is heard for the second time, and the place may be another job's by now.
+            if self.places.get(seq % MAX_HANDED) == seq:
+                del self.places[seq % MAX_HANDED]
 
 
 class Books:

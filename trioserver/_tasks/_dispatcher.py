@@ -237,8 +237,8 @@ class Dispatcher:
             return
         runs = 0
         total = 0.0
+        worker.done_with([report[0] for report in reports])
         for seq, status, begun, ran, body in reports:
-            worker.done_with(seq)
             job = self._books.take(worker, seq)
             if job is None:
                 continue  # heard before: a page and a message can both tell of it; or taken back
@@ -259,6 +259,8 @@ class Dispatcher:
             worker.runs += runs
             self._placement.run_times.learn(total, runs)
             self._look_for_wear(worker)
+        else:
+            self._let_go(worker)  # what it had yet to skip may be what it was waited for
 
     def _look_for_wear(self, worker: Worker) -> None:
         """Have a worker leave that has run enough, or has grown too large."""
@@ -320,16 +322,30 @@ class Dispatcher:
 
     def _kill(self, worker: Worker) -> None:
         """Kill a worker for what it runs; nothing else must begin there meanwhile."""
+        if not worker.ready:
+            return  # it is on its end already
         self._take_back_all(worker)
         self._books.remove_worker(worker)
         self._engine.kill(worker.id)
 
     def _not_run(self, jobs: Sequence[Job]) -> None:
         """Take jobs that looked as if they had begun, and turned out never to have run."""
-        self._books.queue.put_back([job for job in jobs if job.verdict is None])
+        now = self.clock()
+        back: list[Job] = []
+        ended: list[tuple[Job, int, bytes]] = []
         for job in jobs:
-            if job.verdict is not None:
-                self._end_never_run(job, *job.verdict)
+            limit = job.options.queue_timeout
+            if job.verdict is not None and job.verdict[0] == Status.CANCELLED:
+                ended.append((job, *job.verdict))
+            elif now >= job.queued_at + limit:
+                # When that was over it seemed to run, so nobody looks for it any more.
+                ended.append((job, Status.TIMED_OUT, pack_timeout(limit, False)))
+            else:
+                job.verdict = None  # the time of its run has not begun after all
+                back.append(job)
+        self._books.queue.put_back(back)
+        for job, status, body in ended:
+            self._end_never_run(job, status, body)
 
     def _end_never_run(self, job: Job, status: int, body: bytes) -> None:
         job.worker_id = None
@@ -340,11 +356,14 @@ class Dispatcher:
     def _ended(self, job: Job, status: int, body: bytes) -> None:
         """An attempt has ended."""
         is_cancelled = job.verdict is not None and job.verdict[0] == Status.CANCELLED
-        if status not in _RETRIED or job.attempt > job.options.retries or is_cancelled:
-            self._counters.waits.append(job.begun_at - job.queued_at)
-            self._counters.runs.append(job.ran)
-            self._end(job, status, body)
+        if status in _RETRIED and job.attempt <= job.options.retries and not is_cancelled:
+            self._try_again(job)
             return
+        self._counters.waits.append(job.begun_at - job.queued_at)
+        self._counters.runs.append(job.ran)
+        self._end(job, status, body)
+
+    def _try_again(self, job: Job) -> None:
         delay = min(_FIRST_DELAY * 2.0 ** min(job.attempt - 1, _MAX_DOUBLINGS), _MAX_DELAY)
         delay *= 1 + self._random.uniform(0, _JITTER)
         job.attempt += 1

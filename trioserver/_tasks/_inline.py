@@ -112,7 +112,8 @@ class InlineTaskWorkers:
                     raise AppError(f"task worker {worker.number} cannot start: {exc!r}") from exc
         async with trio.open_nursery() as nursery:
             for worker in self._workers:
-                nursery.start_soon(worker.keep_alive, events)
+                # What it is handed before it runs waits for it.
+                nursery.start_soon(worker.keep_alive, events)  # noqa: ASYNC113
                 events.worker_ready(worker.number)
             yield
             nursery.cancel_scope.cancel()

@@ -19,6 +19,7 @@ import os
 import socket
 import sys
 import traceback
+from typing import NoReturn
 
 from trioserver._importing import instantiate, is_async, load_object
 from trioserver._tasks._leaving import leave
@@ -37,7 +38,7 @@ def task_worker_main(
     spec: str,
     max_task_size: int,
     task_concurrency: int,
-) -> None:
+) -> NoReturn:
     """Serve the dispatcher that listens on ``address`` until it says stop; never returns.
 
     Nothing may be raised out of here either: trio-parallel would raise it in the server.
@@ -51,7 +52,6 @@ def task_worker_main(
             sys.stderr.write(traceback_text(exc))
         finally:
             leave(1)
-    leave(0)
 
 
 def _serve(
@@ -61,7 +61,7 @@ def _serve(
     spec: str,
     max_task_size: int,
     task_concurrency: int,
-) -> None:
+) -> NoReturn:
     link = _connect(address, token, max_task_size)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # what a task prints must not die with a killed worker
@@ -90,6 +90,7 @@ def _serve(
         except BaseException:  # noqa: BLE001  # the worker leaves anyway; say why it was not clean
             traceback.print_exc()
             leave(1)
+    leave(0)  # from here, where the socket is still in use: one that is dropped open is a warning
 
 
 def _connect(address: str, token: bytes, max_task_size: int) -> Link:

@@ -157,6 +157,8 @@ class _Slot:
         self._settings = settings
         # When the process of now became ready, None before that.
         self._ready_at: float | None = None
+        # Whether the process that has just died had begun a task.
+        self._has_run = False
         # Why the process before it died at its start.
         self._cause: str | None = None
         # Whether its death is our doing, and no reason for a warning.
@@ -207,6 +209,7 @@ class _Slot:
 
         while True:
             self._ready_at = None
+            self._has_run = False
             self._is_killed = self._is_retired = False
             worker = WorkerProcess(
                 number,
@@ -225,7 +228,9 @@ class _Slot:
             finally:
                 self.booted.set()
                 if self._ready_at is not None:
-                    events.worker_died(number, worker.exit_code, worker.begun())
+                    begun = worker.begun()
+                    self._has_run = begun is None or begun[0] > 0
+                    events.worker_died(number, worker.exit_code, begun)
                 self.worker = None
                 worker.close()
             if not was_ready and self._ready_at is None:
@@ -241,9 +246,14 @@ class _Slot:
     def _died_at_start(self, worker: WorkerProcess) -> bool:
         if self._ready_at is None:
             return True
-        # SIGKILL comes from outside, and says nothing about the app.
+        # SIGKILL comes from outside, and says nothing about the app; nor does the death of a worker
+        # that has begun a task: it was well until then, and others wait for it.
         was_meant = self._is_killed or self._is_retired or worker.exit_code == -signal.SIGKILL
-        return not was_meant and trio.current_time() < self._ready_at + _QUICK_DEATH
+        return (
+            not was_meant
+            and not self._has_run
+            and trio.current_time() < self._ready_at + _QUICK_DEATH
+        )
 
     async def _back_off(self, worker: WorkerProcess, quick_deaths: int) -> None:
         """Say why it ended, and wait if it keeps doing so at its start."""

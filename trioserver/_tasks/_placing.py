@@ -73,13 +73,13 @@ class Placement:
         Args:
           worker: In whose hands it is.
           seq: The last one that stays.
-          pinned: Whether to take back also what no other worker may run.
+          pinned: Whether to take back also what no other worker may run, if that is all there is.
         """
-        behind = [
-            job
-            for job in worker.handed.values()
-            if job.seq > seq and (pinned or job.options.task_worker is None)
-        ]
+        behind = [job for job in worker.handed.values() if job.seq > seq]
+        if not pinned:
+            # What is behind one that others may run comes along: it must not overtake that here.
+            free = (number for number, job in enumerate(behind) if job.options.task_worker is None)
+            behind = behind[next(free, len(behind)) :]
         # The last one first. The worker goes on meanwhile, and skips what is revoked faster than
         # this loop revokes: it would catch up, and run one that came after those taken back.
         taken: list[Job] = []
@@ -114,8 +114,8 @@ class Placement:
             if self.run_times.is_long:
                 room = min(room, max(1, chosen.slots - len(chosen.handed)))
             count = max(1, min(math.ceil(queue.shared / ready), room))
-            self._hand(chosen, [queue.next() for _ in range(count)])
-        if books.free and queue.shared:
+            self._hand(chosen, queue.next_ones(chosen.id, count))
+        if queue.shared and any(self._free(window)):
             self._set_alarm(self._clock() + WINDOW)
 
     def _place_pinned(self, worker: Worker, window: int) -> None:
@@ -140,12 +140,14 @@ class Placement:
                 return free
         batch = (1 + window) // 2
         worth_a_look = self.run_times.worth_waking if books.free else math.inf
+        # What is handed ahead of one that is held up would be taken back, for a free one at once.
+        late = self._clock() - WINDOW if any(self._free(window)) else -math.inf
         best = None
         for worker in books.workers:
             if not worker.ready or not worker.handed or worker.room(window) < 1:
                 continue
-            if worker.settled and not self.run_times.is_long:
-                continue  # it is held up; what is handed ahead would be taken back
+            if (worker.settled or worker.heard_at <= late) and not self.run_times.is_long:
+                continue
             ahead = len(worker.handed) - worker.slots
             if ahead > 0 and (ahead >= batch or queued < batch):
                 # It has enough in hand, so the next message may wait until it carries many.

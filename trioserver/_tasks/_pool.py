@@ -165,7 +165,7 @@ class Pool:
 
     def cancel_of_stream(self, stream: Owner) -> None:
         """End what ``stream`` has posted: its client has left."""
-        for job in self._accounts.jobs_of(stream):
+        for job in reversed(self._accounts.jobs_of(stream)):  # see `cancel_all`
             self._dispatcher.cancel(job, "its connection closed")
 
     def cancel_all(self, reason: str) -> int:
@@ -179,8 +179,13 @@ class Pool:
     def close(self) -> None:
         """Refuse what is posted from now on."""
         self._is_closed = True
+        self._accounts.close()
         self._for_on_finish.close()
         self._for_others.close()
+
+    def deliver_all(self) -> None:
+        """Call ``on_finish`` also for tasks whose ``on_progress`` has not returned."""
+        self._progress.let_last_go()
 
     def close_finish_loops(self) -> None:
         """Deliver what is to be delivered, and nothing after it."""
@@ -222,7 +227,7 @@ class Pool:
             name = f"on_finish of task {job.id}"
             completion = Completion(job)
             try:
-                self._finish_loops.call_soon((name, on_finish, (completion,), self._delivered))
+                self._progress.call_last(job, (name, on_finish, (completion,), self._delivered))
             except trio.ClosedResourceError:
                 self._heard(job)  # the pool ended at once, and has counted this job
         self._tell_changed()
@@ -391,6 +396,7 @@ async def open_pool(
         # What runs is being killed, and its completions are worth more than a strict deadline.
         with trio.move_on_after(KILL_TIME):
             await pool.wait_ended()
+        pool.deliver_all()
         with stopping.for_a_stage():
             await pool.wait_idle()
         if pool.undelivered:

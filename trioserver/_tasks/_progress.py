@@ -1,12 +1,14 @@
 """Values on their way from `Task.progress` to ``on_progress``: the newest one of each task.
 
 One call a task at a time. What comes while it runs replaces what came before, so a slow
-``on_progress`` misses values and holds up nothing.
+``on_progress`` misses values and holds up nothing but the ``on_finish`` of its own task, which is
+the last that is heard of one.
 """
 
 from __future__ import annotations
 
 import pickle
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
@@ -14,7 +16,7 @@ import trio
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from trioserver._tasks._finishing import FinishLoops
+    from trioserver._tasks._finishing import Call, FinishLoops
     from trioserver._tasks._job import Job
 
     OnProgress = Callable[[int, object], Awaitable[object]]
@@ -37,6 +39,8 @@ class Progress:
         self._on_called = on_called
         # Of each task whose call is on its way or runs; None once the call has taken it.
         self._newest: dict[Job, bytes | None] = {}
+        # What waits for such a call of its task.
+        self._last: dict[Job, Call] = {}
 
     def __len__(self) -> int:
         """Calls that are on their way or run."""
@@ -50,6 +54,23 @@ class Progress:
         self._newest[job] = body
         if not is_on_its_way:
             self._call_soon(job)
+
+    def call_last(self, job: Job, call: Call) -> None:
+        """``job`` has ended; have ``call`` made when ``on_progress`` has returned.
+
+        Raises:
+          trio.ClosedResourceError: if the pool has come to its end.
+        """
+        if job in self._newest:
+            self._last[job] = call
+        else:
+            self._loops.call_soon(call)
+
+    def let_last_go(self) -> None:
+        """Have the last calls made that still wait: what they wait for has had its time."""
+        for call in self._last.values():
+            self._loops.call_soon(call)
+        self._last.clear()
 
     def _call_soon(self, job: Job) -> None:
         name = f"on_progress of task {job.id}"
@@ -70,4 +91,8 @@ class Progress:
             self._call_soon(job)
         else:
             del self._newest[job]
+            last = self._last.pop(job, None)
+            if last is not None:
+                with suppress(trio.ClosedResourceError):  # the pool has counted what it cut
+                    self._loops.call_soon(last)
         self._on_called()

@@ -73,6 +73,8 @@ class Queue:
     def __init__(self, workers: int) -> None:
         self._shared = _Line()
         self._pinned = [_Line() for _ in range(workers)]
+        self.waiting = 0
+        """Jobs that are here."""
         self.pinned = 0
         """Jobs in line for one worker."""
         self.delayed = 0
@@ -89,11 +91,6 @@ class Queue:
         return self._shared.count
 
     @property
-    def waiting(self) -> int:
-        """Jobs that are here."""
-        return self._shared.count + self.pinned + self.delayed
-
-    @property
     def oldest_at(self) -> float | None:
         """When the job was queued that has been in line for the longest; None if none is."""
         lines = (self._shared, *self._pinned)
@@ -105,6 +102,7 @@ class Queue:
         """Take a job that was posted, or is due for one more attempt."""
         job.queued_at = now
         job.seq = QUEUED
+        self.waiting += 1
         options = job.options
         if options.task_worker is None:
             self._shared.append(job)
@@ -123,6 +121,7 @@ class Queue:
         for job in jobs:
             job.worker_id = None
             job.seq = QUEUED
+        self.waiting += len(jobs)
         shared = [job for job in jobs if job.options.task_worker is None]
         self._shared.put_back(shared)
         if len(shared) < len(jobs):
@@ -134,14 +133,19 @@ class Queue:
     def delay(self, job: Job, until: float) -> None:
         """Take a job whose next attempt is due then."""
         job.seq = DELAYED
+        self.waiting += 1
         self.delayed += 1
         heapq.heappush(self._delays, (until, next(self._numbers), job))
 
     # Going
 
-    def next(self) -> Job:
-        """Whoever is next for any worker; only while some are ``shared``."""
-        return self._shared.next()
+    def next_ones(self, worker_id: int, count: int) -> list[Job]:
+        """So many for this worker, each the next one then; only while ``count`` are ``shared``."""
+        if self._pinned[worker_id].count:
+            return [self.next_for(worker_id) for _ in range(count)]
+        self.waiting -= count
+        take = self._shared.next
+        return [take() for _ in range(count)]
 
     def has_pinned(self, worker_id: int) -> bool:
         """Whether something is in line for this worker alone."""
@@ -153,14 +157,16 @@ class Queue:
         return not shared.count or own.first.queued_at <= shared.first.queued_at
 
     def next_for(self, worker_id: int) -> Job:
-        """Whoever is next for this worker; only while it `has_pinned`."""
-        if not self.is_pinned_next(worker_id):
+        """Whoever is next for this worker; only while something is in line for it."""
+        self.waiting -= 1
+        if not (self.has_pinned(worker_id) and self.is_pinned_next(worker_id)):
             return self._shared.next()
         self.pinned -= 1
         return self._pinned[worker_id].next()
 
     def drop(self, job: Job) -> None:
         """``job`` has ended here."""
+        self.waiting -= 1
         if job.seq == DELAYED:
             self.delayed -= 1
             if len(self._delays) > 2 * self.delayed + _KEPT_ANYWAY:
@@ -183,6 +189,7 @@ class Queue:
         while self._delays and self._delays[0][0] <= now:
             _, _, job = heapq.heappop(self._delays)
             if job.status is None:
+                self.waiting -= 1
                 self.delayed -= 1
                 self.put(job, now)
 

@@ -4,7 +4,8 @@ A look costs something, so it is taken only when it can find something: `Worker.
 before which no limit of time can be over, kept without knowing when jobs have begun. The look then
 reads that from the flight recorder, and finds the next such moment. Rules:
 
-1. The time of a run counts from its begin. A job that has not begun at a look has all of it left.
+1. The time of a run counts from its begin. A job that has not begun at a look has all of it left,
+   and may begin right after the look; so the next one comes when it would be late then.
 2. What is finished and not sent is fetched first: it is not late, whoever was slow to hear of it.
 3. A worker that begins nothing of what it has is stuck, by SIGSTOP for example. It is given up at
    the second look that finds it so: the first one may come late itself.
@@ -64,8 +65,11 @@ class Watch:
 
     def handed(self, worker: Worker, jobs: Sequence[Job]) -> None:
         """The worker has got ``jobs``."""
-        now = self._clock()
-        self._be_due(worker, now + min(TAKE_UP, *(job.options.timeout for job in jobs)))
+        soonest = TAKE_UP
+        for job in jobs:
+            timeout = job.options.timeout
+            soonest = min(soonest, timeout)
+        self._be_due(worker, self._clock() + soonest)
         if worker.has_ahead and not worker.settled:
             self._set_alarm(worker.heard_at + WINDOW)
 
@@ -108,8 +112,13 @@ class Watch:
         late = []
         due = math.inf
         for job in worker.handed.values():
-            if job.verdict is None and job.options.timeout != math.inf:
-                deadline = self._began(worker, job, begun, now) + job.options.timeout
+            timeout = job.options.timeout
+            if job.verdict is not None or timeout == math.inf:
+                continue
+            if begun is not None and job.seq > begun[0]:
+                due = min(due, now + max(timeout, WINDOW))
+            else:
+                deadline = self._began(worker, job, begun) + timeout
                 if now >= deadline:
                     late.append(job)
                 else:
@@ -127,23 +136,24 @@ class Watch:
             worker.due_at = at
             self._set_alarm(at)
 
-    def _began(
-        self, worker: Worker, job: Job, begun: tuple[int, float] | None, now: float
-    ) -> float:
-        """When ``job`` has begun; the time of now if it has not."""
+    def _began(self, worker: Worker, job: Job, begun: tuple[int, float] | None) -> float:
+        """When ``job`` has begun, which it has or may have."""
         if begun is None:  # the page is spoilt, and the worker's last report is all that we know
             return worker.heard_at
-        return self._engine.begun_at(worker.id, job.seq) if job.seq <= begun[0] else now
+        return self._engine.begun_at(worker.id, job.seq)
 
     def _look_at_unbegun(self, worker: Worker, now: float, is_slow: bool) -> Found:  # noqa: FBT001
         """See to a worker that has begun nothing of what it has."""
         if now < worker.heard_at + TAKE_UP:
-            self._be_due(worker, worker.heard_at + TAKE_UP)
-        elif worker.is_doubted:
-            return Found(is_slow, is_stuck=True)
+            due = worker.heard_at + TAKE_UP
+        elif worker.give_up_at == math.inf:
+            due = worker.give_up_at = now + TAKE_UP
+        elif now < worker.give_up_at:
+            due = worker.give_up_at
         else:
-            worker.is_doubted = True
-            self._be_due(worker, now + TAKE_UP)
+            return Found(is_slow, is_stuck=True)
+        shortest = min(job.options.timeout for job in worker.handed.values())
+        self._be_due(worker, min(due, now + max(shortest, WINDOW)))
         return Found(is_slow)
 
     def _may_be_slow(self, worker: Worker, now: float) -> bool:

@@ -47,7 +47,9 @@ class _Alarm:
 
     def set(self, at: float) -> None:
         """Ring at ``at``, or before."""
-        deadline = trio.current_time() + at - self._clock()
+        # In this order nothing is rounded where the two clocks are the same one. A deadline that
+        # is a trifle too early would ring for ever under a clock that stands still.
+        deadline = at + (trio.current_time() - self._clock())
         self._sleep.deadline = min(self._sleep.deadline, deadline)
 
     async def run(self, ring: Callable[[], None]) -> None:
