@@ -23,7 +23,7 @@ class LivelyEngine(ModelEngine):
         # To skip takes less time than to run does: it may well catch up with the marks.
         steps = self.random.choice((0, 1, 2, 50)) if self.is_lively else 0
         while steps and worker.orders:
-            if worker.running is not None:
+            if worker.running:
                 self.finish(worker_id)
                 steps = min(steps, 2)
             self.begin(worker_id)
@@ -45,7 +45,7 @@ def test_what_comes_back_is_what_lies_behind_the_rest(seed: int) -> None:
     engine.is_lively = False
 
     while len(engine.ended) < len(posted):
-        if engine.workers[0].running is not None:
+        if engine.workers[0].running:
             engine.finish(0)
         engine.send(0)
         if engine.workers[0].orders:
