@@ -12,11 +12,13 @@ from serving import PATIENCE, is_running
 from workers import until
 
 from trioserver import Settings, open_task_pool
+from trioserver.testing import open_app
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from trioserver import Completion, TaskPool
+    from trioserver.testing import RunningApp
 
 
 class Tasks:
@@ -74,6 +76,15 @@ async def open_tasks(
             tasks = Tasks(pool)
             yield tasks
             assert pool.statistics().is_balanced
+
+
+@asynccontextmanager
+async def open_served(app: object, **settings: Any) -> AsyncIterator[RunningApp]:
+    """A server of ``app`` on TCP with real workers; what hangs in it fails."""
+    with trio.fail_after(2 * PATIENCE):
+        async with open_app(app, **settings) as running:
+            yield running
+            assert running.server.statistics().is_balanced
 
 
 def numbers_in(path: str) -> list[int]:

@@ -6,21 +6,23 @@ import math
 import os
 from typing import TYPE_CHECKING
 
+import async_app
 import check_app
 import pytest
 import server_apps
 import task_app
 import trio
-from task_pools import open_tasks
+from task_pools import open_served, open_tasks
 from workers import Gate, until
 
 from trioserver import TaskCancelled, TaskFailed, TaskTimeout, TaskWorkerCrashed
 from trioserver._tasks import _dispatcher
-from trioserver.testing import open_app
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from trioserver import Completion
 
 TIMEOUT = 0.3
 
@@ -124,6 +126,31 @@ async def test_a_cancelled_attempt_is_the_last_one(gate: Gate) -> None:
     assert gate.waiting == [pid]
 
 
+class Coroutines(async_app.App):
+    """Its tasks can be cancelled without their worker."""
+
+    async def on_finish(self, completion: Completion) -> None:
+        """Not asked."""
+
+
+async def test_a_cancelled_attempt_that_fails_by_itself() -> None:
+    """That it was cancelled is the reason, so it is not tried again; its error is its own."""
+    async with open_tasks(1, Coroutines) as tasks:
+        pids = tasks.pids
+        task_id = await tasks.post(async_app.raise_when_cancelled, retries=5)
+        await until(lambda: tasks.pool.statistics().workers[0].running, "it runs")
+        # It hears of it at its first checkpoint, if it has not come to the one it waits at.
+        assert tasks.pool.cancel(task_id)
+        ended = await tasks.until_finished(1)
+        statistics = tasks.pool.statistics()
+        assert tasks.pids == pids
+
+    error = ended[task_id].error
+    assert isinstance(error, TaskFailed)
+    assert error.summary == "ValueError: nevertheless"
+    assert (statistics.failed, statistics.retried, statistics.queued) == (1, 0, 0)
+
+
 async def test_a_cancel_between_two_attempts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,7 +211,7 @@ async def test_a_connection_that_closes_between_two_attempts(
     monkeypatch.setattr(_dispatcher, "_FIRST_DELAY", 25)
     failing.__init__()  # type: ignore[misc]  # as good as new
     path = tmp_path / "runs"
-    async with open_app(failing, task_worker_num=1) as running:
+    async with open_served(failing, task_worker_num=1) as running:
         async with await running.connect() as client:
             await client.send(str(path).encode())
             await until(
