@@ -174,4 +174,4 @@ async def test_a_worker_that_is_stopped_while_idle_is_replaced(
     assert stopped not in {completion.result for completion in ended.values()}
     assert other == same
     assert replaced != stopped
-    assert "task worker 0 takes up no tasks; it is killed" in caplog.messages
+    assert "task worker 0 does not answer; it is killed" in caplog.messages

@@ -357,11 +357,22 @@ def test_concurrent_tasks_have_a_begun_time_each(recorder: Recorder, page: Page)
 def test_a_time_that_is_none_is_refused(recorder: Recorder, page: Page) -> None:
     """No deadline may be reckoned from it."""
     recorder.begin(1, 1.0)
-    for nonsense in (float("nan"), float("inf"), -1.0):
+    for nonsense in (float("nan"), float("-inf"), -1.0):
         recorder.begin(2, nonsense)
         with pytest.raises(PageError):
             page.begun_at(2)
     assert page.begun_at(1) == 1.0
+
+
+def test_what_has_ended_is_never_late(recorder: Recorder, page: Page) -> None:
+    """Its begin is not to be reckoned from any more, though its report may take its time."""
+    recorder.begin(1, 1.0)
+    recorder.begin(2, 2.0)
+    recorder.end(1)
+
+    assert page.begun_at(1) == float("inf")
+    assert page.begun_at(2) == 2.0
+    assert page.begun() == (2, 2.0)
 
 
 def test_marks_hold_where_numbers_are_left_out(recorder: Recorder, page: Page) -> None:
