@@ -22,7 +22,7 @@ def lint(session: nox.Session) -> None:
     session.install(*nox.project.dependency_groups(PYPROJECT, "lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
-    session.run("flake8", "trioserver", "tests", "examples")
+    session.run("flake8", "trioserver", "tests", "examples", "benchmarks")
 
 
 @nox.session

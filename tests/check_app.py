@@ -171,5 +171,5 @@ def hang_in_a_loop(_task: Task, gate: str) -> None:
     while True:
         try:
             time.sleep(0)
-        except BaseException:  # noqa: BLE001  # it does not want to end
-            continue
+        except BaseException:  # noqa: ASYNC103, BLE001  # it does not want to end
+            continue  # noqa: ASYNC104
