@@ -16,7 +16,7 @@ from task_pools import open_served, open_tasks
 from workers import Gate, until
 
 from trioserver import TaskCancelled, TaskFailed, TaskTimeout, TaskWorkerCrashed
-from trioserver._tasks import _dispatcher
+from trioserver._tasks import _attempts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -155,7 +155,7 @@ async def test_a_cancel_between_two_attempts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It takes effect at once; no attempt follows."""
-    monkeypatch.setattr(_dispatcher, "_FIRST_DELAY", 25)
+    monkeypatch.setattr(_attempts, "_FIRST_DELAY", 25)
     path = tmp_path / "runs"
     async with open_tasks() as tasks:
         pids = tasks.pids
@@ -176,7 +176,7 @@ async def test_a_caller_that_leaves_between_two_attempts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """run_task is left at once, and nothing runs on."""
-    monkeypatch.setattr(_dispatcher, "_FIRST_DELAY", 25)
+    monkeypatch.setattr(_attempts, "_FIRST_DELAY", 25)
     path = tmp_path / "runs"
     async with open_tasks() as tasks, trio.open_nursery() as calling:
         calling.start_soon(
@@ -208,7 +208,7 @@ async def test_a_connection_that_closes_between_two_attempts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its task has one completion, which says so, and is not tried again."""
-    monkeypatch.setattr(_dispatcher, "_FIRST_DELAY", 25)
+    monkeypatch.setattr(_attempts, "_FIRST_DELAY", 25)
     failing.__init__()  # type: ignore[misc]  # as good as new
     path = tmp_path / "runs"
     async with open_served(failing, task_worker_num=1) as running:

@@ -8,7 +8,8 @@ The path of one task, and the module that owns each step:
 ``_calls``           posts several and waits for how they end
 ``_dispatcher``      Dispatcher: what becomes of every job (``_policy``: as the settings ask)
 ``_placing``         which worker gets it; ``_run_times``: how much work should travel at a time
-``_watching``        what is late, stuck or slow
+``_watching``        what is late, stuck or slow; ``_replacing``: which worker must go
+``_attempts``        what the end of an attempt means
 ``_books``           where every job is; ``_queue``: those that no worker has in hand
 ``_statistics``      all of it in numbers; ``_snapshot``: how the books become these
 ``_workers``         a dispatcher with its engine at work and its alarm set

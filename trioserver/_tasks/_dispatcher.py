@@ -6,7 +6,8 @@ Rules:
 
 1. A job is in exactly one place: queued, waiting for its next attempt, handed to one worker, or
    ended (`_books`).
-2. Who gets which job, and when, is `_placing`'s affair; what is late or stuck, `_watching`'s.
+2. Who gets which job, and when, is `_placing`'s affair; what is late or stuck, `_watching`'s; which
+   worker must go, `_replacing`'s; what the end of an attempt means, `_attempts`'s.
 3. A job that has begun ends by its worker's report or its worker's death, and by nothing else. Who
    wants it ended gives a *verdict*, which says what that death will mean.
 4. An attempt that failed, ran out of time or lost its worker is followed by another one if the job
@@ -18,10 +19,12 @@ from __future__ import annotations
 import logging
 import math
 from random import Random
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from trioserver._tasks._attempts import Attempts
 from trioserver._tasks._books import Books
 from trioserver._tasks._placing import Placement
+from trioserver._tasks._replacing import Replacement
 from trioserver._tasks._snapshot import statistics_of
 from trioserver._tasks._statistics import Counters
 from trioserver._tasks._watching import Watch
@@ -38,13 +41,6 @@ if TYPE_CHECKING:
     from trioserver._tasks._wire import Report
 
 logger = logging.getLogger("trioserver.tasks")
-
-_RETRIED: Final = frozenset({Status.FAILED, Status.TIMED_OUT, Status.CRASHED})
-_FIRST_DELAY: Final = 0.1
-_MAX_DELAY: Final = 30.0
-_MAX_DOUBLINGS: Final = 20
-_JITTER: Final = 0.25
-"""The part of a delay by which it may be longer, so that tasks that failed together part."""
 
 
 class Dispatcher:
@@ -71,14 +67,16 @@ class Dispatcher:
         self._engine = engine
         self.clock = clock
         self._set_alarm = set_alarm
-        self._policy = policy
-        self._random = random or Random()  # noqa: S311  # of no secret
+        self._grace = policy.grace
         self._counters = Counters()
-        self._books = Books(workers, policy.concurrency)
-        self._watch = Watch(engine, clock, set_alarm)
+        self._books = books = Books(workers, policy.concurrency)
+        self._watch = watch = Watch(engine, clock, set_alarm)
         self._placement = Placement(
-            self._books, engine, policy.max_window, clock, set_alarm, self._watch.handed
+            books, engine, policy.max_window, clock, set_alarm, watch.handed
         )
+        random = random or Random()  # noqa: S311  # of no secret
+        self._attempts = Attempts(books.queue, self._counters, clock, set_alarm, random)
+        self._replacement = Replacement(books, engine, self._placement, watch, policy, random)
         self._listeners: list[Callable[[], None]] = []
 
     # What a pool calls
@@ -135,7 +133,9 @@ class Dispatcher:
     # What an engine calls (`_engine.Events`)
 
     def worker_ready(self, worker_id: int) -> None:
-        self._books.add_worker(self._books.workers[worker_id], self.clock(), self._life())
+        self._books.add_worker(
+            self._books.workers[worker_id], self.clock(), self._replacement.life()
+        )
         self._changed()
 
     def reported(self, worker_id: int, reports: Sequence[Report]) -> None:
@@ -172,14 +172,14 @@ class Dispatcher:
         for job in jobs:
             self._books.take(worker, job.seq)
         lost = [job for job in jobs if job.seq <= last]
-        self._not_run([job for job in jobs if job.seq > last])
+        self._attempts.not_run([job for job in jobs if job.seq > last])
         worker.runs += len(lost)
         for job in lost:
             at = now if begun is None else self._engine.begun_at(worker_id, job.seq)
             job.begun_at = min(at, now)
             job.ran = now - job.begun_at
             code = "" if exit_code is None else str(exit_code)
-            self._ended(job, *(job.verdict or (Status.CRASHED, code.encode())))
+            self._attempts.ended(job, *(job.verdict or (Status.CRASHED, code.encode())))
         self._changed()
 
     # What the alarm calls
@@ -215,13 +215,13 @@ class Dispatcher:
             begun = self._engine.begun(worker.id)
             self._placement.take_back_after(worker, 0 if begun is None else begun[0])
         if found.is_stuck:
-            self._replace(worker)
+            self._replacement.give_up(worker)
         for job in found.late:
             if worker.handed.get(job.seq) is not job:
                 continue  # taken back with one before it: what the page said has changed since
             self._end_running(job, Status.TIMED_OUT, pack_timeout(job.options.timeout, True))
         if found.must_die:
-            self._kill(worker)
+            self._replacement.kill(worker)
 
     # Decisions
 
@@ -230,11 +230,6 @@ class Dispatcher:
         self._placement.workers_changed()
         for listener in self._listeners:
             listener()
-
-    def _life(self) -> float:
-        """How many jobs a new worker may run: not all of them leave at the same time."""
-        most = self._policy.max_request
-        return math.inf if most == 0 else most - self._random.randint(0, most // 4)
 
     def _take_reports(self, worker: Worker, reports: Sequence[Report]) -> None:
         if not reports:
@@ -248,68 +243,38 @@ class Dispatcher:
                 continue  # heard before: a page and a message can both tell of it; or taken back
             if status == Status.SKIPPED:
                 # Both begun and revoked, each side before it saw the other's mark.
-                self._not_run([job])
+                self._attempts.not_run([job])
                 continue
             runs += 1
             total += ran
             job.begun_at = begun
             job.ran = ran
             if status == Status.CANCELLED and job.verdict is not None:
-                self._ended(job, *job.verdict)  # its own scope has ended it
+                self._attempts.ended(job, *job.verdict)  # its own scope has ended it
             else:
-                self._ended(job, status, body)
+                self._attempts.ended(job, status, body)
         self._watch.progressed(worker)
         if runs:
             worker.runs += runs
             self._placement.run_times.learn(total, runs)
-            self._look_for_wear(worker)
+            self._replacement.look_for_wear(worker)
         else:
-            self._let_go(worker)  # what it had yet to skip may be what it was waited for
-
-    def _look_for_wear(self, worker: Worker) -> None:
-        """Have a worker leave that has run enough, or has grown too large."""
-        if not worker.ready:
-            return
-        if not worker.is_worn:
-            most = self._policy.max_memory
-            worker.is_worn = worker.runs >= worker.life or (
-                most > 0 and (self._engine.memory(worker.id) or 0) > most
-            )
-            if worker.is_worn:
-                self._take_back_all(worker)
-        self._let_go(worker)
-
-    def _let_go(self, worker: Worker) -> None:
-        """Have a worn worker leave when its hands are empty."""
-        if worker.is_worn and worker.ready and not worker.handed:
-            self._books.remove_worker(worker)
-            self._engine.retire(worker.id)
-
-    def _take_back_all(self, worker: Worker) -> bool:
-        """Take back whatever has not begun; False if something has."""
-        return self._placement.take_back_after(worker, 0, pinned=True)
-
-    def _replace(self, worker: Worker) -> None:
-        """Kill a worker that neither takes up what it is handed nor reports what it has ended."""
-        self._take_back_all(worker)
-        if all(self._watch.has_ended(worker, job) for job in worker.handed.values()):
-            logger.warning("task worker %d does not answer; it is killed", worker.id)
-            self._books.remove_worker(worker)
-            self._engine.kill(worker.id)
-        # Else it has begun something since it was looked at.
+            self._replacement.let_go(
+                worker
+            )  # what it had yet to skip may be what it was waited for
 
     def _end_unbegun(self, job: Job, status: int, body: bytes) -> bool:
         """End ``job`` if it has not begun; False if it has, or may have."""
         if job.worker_id is None:
-            self._end_never_run(job, status, body)
+            self._attempts.end_unrun(job, status, body)
             self._books.queue.drop(job)
             return True
         worker = self._books.workers[job.worker_id]
         if not self._engine.revoke(worker.id, job.seq):
             return False
         self._books.take(worker, job.seq)
-        self._end_never_run(job, status, body)
-        self._let_go(worker)
+        self._attempts.end_unrun(job, status, body)
+        self._replacement.let_go(worker)
         return True
 
     def _end_running(self, job: Job, status: int, body: bytes) -> None:
@@ -319,71 +284,11 @@ class Dispatcher:
         worker = self._books.workers[job.worker_id]
         if self._watch.has_ended(worker, job):
             self._watch.reports_soon(worker)
-        elif self._policy.grace:
+        elif self._grace:
             self._engine.cancel(worker.id, job.seq)
-            self._watch.ends_by(worker, job, self.clock() + self._policy.grace)
+            self._watch.ends_by(worker, job, self.clock() + self._grace)
         elif self._placement.take_back_after(worker, job.seq, pinned=True) or (
             self._engine.begun(worker.id) is None
         ):
-            self._kill(worker)
+            self._replacement.kill(worker)
         # Else another one has begun behind it, which proves that it has ended.
-
-    def _kill(self, worker: Worker) -> None:
-        """Kill a worker for what it runs; nothing else must begin there meanwhile."""
-        if not worker.ready:
-            return  # it is on its end already
-        self._take_back_all(worker)
-        self._books.remove_worker(worker)
-        self._engine.kill(worker.id)
-
-    def _not_run(self, jobs: Sequence[Job]) -> None:
-        """Take jobs that looked as if they had begun, and turned out never to have run."""
-        now = self.clock()
-        back: list[Job] = []
-        ended: list[tuple[Job, int, bytes]] = []
-        for job in jobs:
-            limit = job.options.queue_timeout
-            if job.verdict is not None and job.verdict[0] == Status.CANCELLED:
-                ended.append((job, *job.verdict))
-            elif now >= job.queued_at + limit:
-                # When that was over it seemed to run, so nobody looks for it any more.
-                ended.append((job, Status.TIMED_OUT, pack_timeout(limit, False)))
-            else:
-                job.verdict = None  # the time of its run has not begun after all
-                back.append(job)
-        self._books.queue.put_back(back)
-        for job, status, body in ended:
-            self._end_never_run(job, status, body)
-
-    def _end_never_run(self, job: Job, status: int, body: bytes) -> None:
-        if job.attempt > 1:
-            self._counters.retried -= 1  # this attempt was none
-        job.worker_id = None
-        job.begun_at = self.clock()
-        self._end(job, status, body)
-
-    def _ended(self, job: Job, status: int, body: bytes) -> None:
-        """An attempt has ended."""
-        is_cancelled = job.verdict is not None and job.verdict[0] == Status.CANCELLED
-        if status in _RETRIED and job.attempt <= job.options.retries and not is_cancelled:
-            self._try_again(job)
-            return
-        self._counters.waits.append(job.begun_at - job.queued_at)
-        self._counters.runs.append(job.ran)
-        self._end(job, status, body)
-
-    def _try_again(self, job: Job) -> None:
-        delay = min(_FIRST_DELAY * 2.0 ** min(job.attempt - 1, _MAX_DOUBLINGS), _MAX_DELAY)
-        delay *= 1 + self._random.uniform(0, _JITTER)
-        job.attempt += 1
-        job.worker_id = None
-        job.verdict = None
-        self._counters.retried += 1
-        self._books.queue.delay(job, self.clock() + delay)
-        self._set_alarm(self._books.queue.due_at)
-
-    def _end(self, job: Job, status: int, body: bytes) -> None:
-        self._counters.ended[status] += 1
-        job.status = status
-        job.body = body
-        job.sink.job_ended(job)
