@@ -177,7 +177,7 @@ class PoolWorld(ModelEngine):
         assert self.dispatcher.waiting <= settings.max_queued_tasks
         total = sum(len(one.payload) for one in self.alive if one.status is None)
         alone = sum(one.status is None for one in self.alive) == 1
-        assert total == pool._bytes
+        assert total == pool._entrance._bytes
         assert total <= settings.max_queued_bytes or alone
         if job.stream is not None and settings.max_tasks_per_connection:
             own = [one for one in self.alive if one.stream is job.stream and one.status is None]
@@ -188,14 +188,16 @@ class PoolWorld(ModelEngine):
         self.alive = {job for job in self.alive if job.status is None}
         pool, settings, policy = self.pool, self.shape.settings, self.shape.policy
         assert set(pool._jobs.values()) == self.alive
-        assert pool._bytes == sum(len(job.payload) for job in self.alive)
+        assert pool._entrance._bytes == sum(len(job.payload) for job in self.alive)
         waiting, running = self.counts
         assert waiting + running == len(self.alive)
         most = settings.max_queued_tasks + self.shape.workers * policy.concurrency
         assert waiting + running <= most
         # What is on its way to `on_finish`, where each call may post one more.
-        assert len(self.alive) + pool._undelivered <= most + settings.max_queued_tasks + MAX_LOOPS
-        for line in (pool._for_on_finish, pool._for_others):
+        assert (
+            len(self.alive) + pool._entrance.unheard <= most + settings.max_queued_tasks + MAX_LOOPS
+        )
+        for line in (pool._entrance._for_on_finish, pool._entrance._for_others):
             assert not line or not line._has_room(line._line[0].job), (
                 "one waits though there is room"
             )

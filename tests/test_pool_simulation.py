@@ -108,9 +108,9 @@ def check_end(world: PoolWorld) -> None:
     jobs = world.jobs
     assert not world.alive
     assert not pool._jobs
-    assert pool._bytes == 0
+    assert pool._entrance._bytes == 0
     assert world.counts == (0, 0)
-    assert len(pool._for_others) == len(pool._for_on_finish) == 0
+    assert len(pool._entrance._for_others) == len(pool._entrance._for_on_finish) == 0
     assert not world.refused & set(jobs)
 
     by_caller = {number for number, job in jobs.items() if job.caller is not None}
@@ -133,8 +133,8 @@ def check_end(world: PoolWorld) -> None:
             assert job in world.stopped_jobs
         assert job.attempt <= job.options.retries + 1
     if not missed:
-        assert (pool._undelivered, pool._undelivered_bytes) == (0, 0)
-        assert not pool._accounts._accounts
+        assert (pool._entrance.unheard, pool._entrance._unheard_bytes) == (0, 0)
+        assert not pool._entrance._accounts._accounts
     if not world.stopping.cut:
         assert heard == by_on_finish
 

@@ -4,7 +4,9 @@ The path of one task, and the module that owns each step:
 
 ``_task_calls``      TaskCalls: what users ask for; ``_options``: with which limits
 ``_pool``            Pool: gives it an id, knows who waits for it (``_job``: its state)
-``_admission``       lets it in, or makes its poster wait in line; ``_accounts``: each connection's
+``_payloads``        pickles it
+``_entrance``        lets it in if there is room (``_accounts``: what each connection has posted)
+``_admission``       makes its poster wait in line
 ``_calls``           posts several and waits for how they end
 ``_dispatcher``      Dispatcher: what becomes of every job (``_policy``: as the settings ask)
 ``_placing``         which worker gets it; ``_run_times``: how much work should travel at a time

@@ -5,10 +5,7 @@ Rules:
 1. Data is pickled before anything else happens, so a task that cannot travel was never accepted.
 2. An accepted task is in the books until it has ended, and then has exactly one hearer: the caller
    of `run_task`, or ``on_finish`` by way of the channel.
-3. Posts wait while the queue is full, and also while completions pile up in front of a slow
-   ``on_finish``: else those would grow without bound. An ``on_finish`` that posts waits for the
-   queue alone, which workers empty whatever it does; so it may wait, and nothing deadlocks.
-4. What tasks post never waits: all workers could be waiting.
+3. Whether a task may come in now is `_entrance`'s affair.
 """
 
 from __future__ import annotations
@@ -16,21 +13,20 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-import pickle
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple, cast
 
 import trio
 
-from trioserver._tasks._accounts import Accounts
-from trioserver._tasks._admission import CLOSED, Admission
 from trioserver._tasks._calls import KILL_TIME, refuse_in_task, run_jobs
-from trioserver._tasks._finishing import FinishLoops, is_in_on_finish
+from trioserver._tasks._entrance import Entrance
+from trioserver._tasks._finishing import FinishLoops
 from trioserver._tasks._job import Job
 from trioserver._tasks._options import Options
+from trioserver._tasks._payloads import dump
 from trioserver._tasks._progress import Progress
 from trioserver._tasks._values import Completion
-from trioserver._tasks._wire import Answer, Kind
+from trioserver._tasks._wire import Kind
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -43,6 +39,7 @@ if TYPE_CHECKING:
     from trioserver._tasks._job import Owner
     from trioserver._tasks._progress import OnProgress
     from trioserver._tasks._statistics import TaskStatistics
+    from trioserver._tasks._wire import Answer
 
 ResultT = TypeVar("ResultT")
 ArgsT = TypeVarTuple("ArgsT")
@@ -80,17 +77,9 @@ class Pool:
         self._plain = Options(timeout=settings.task_timeout)
         self._ids = itertools.count()
         self._jobs: dict[int, Job] = {}
-        # Bytes of the payloads of `_jobs`, and what waits for `on_finish`, in number and bytes.
-        self._bytes = 0
-        self._undelivered = 0
-        self._undelivered_bytes = 0
-        self._accounts = Accounts(settings.max_tasks_per_connection)
         # Set at the next end or delivery, None while nobody waits for it.
         self._changed: trio.Event | None = None
-        self._is_closed = False
-        self._for_on_finish = Admission(self._has_room_in_queue, self._accept)
-        self._for_others = Admission(self._has_room_for_others, self._accept)
-        dispatcher.on_room(self._call)
+        self._entrance = Entrance(dispatcher, self._accept, settings, pacer)
 
     # Posting
 
@@ -117,7 +106,7 @@ class Pool:
         stream: Owner | None,
         on_finish: OnFinish | None,
     ) -> int:
-        return await self._post(self._job(data, options or self._plain, stream, on_finish))
+        return await self._entrance.post(self._job(data, options or self._plain, stream, on_finish))
 
     def task_nowait(
         self,
@@ -127,14 +116,9 @@ class Pool:
         stream: Owner | None,
         on_finish: OnFinish | None,
     ) -> int:
-        job = self._job(data, options or self._plain, stream, on_finish)
-        if stream is not None:
-            self._accounts.enter_nowait(stream, in_on_finish=is_in_on_finish())
-        try:
-            return self._admission().post_nowait(job)
-        except (trio.WouldBlock, trio.ClosedResourceError):
-            self._give_up(job)
-            raise
+        return self._entrance.post_nowait(
+            self._job(data, options or self._plain, stream, on_finish)
+        )
 
     async def run_task(self, data: object, options: Options | None = None) -> object:
         (completion,) = await self.run_tasks([data], options)
@@ -165,7 +149,7 @@ class Pool:
 
     def cancel_of_stream(self, stream: Owner) -> None:
         """End what ``stream`` has posted: its client has left."""
-        for job in reversed(self._accounts.jobs_of(stream)):  # see `cancel_all`
+        for job in reversed(self._entrance.jobs_of(stream)):  # see `cancel_all`
             self._dispatcher.cancel(job, "its connection closed")
 
     def cancel_all(self, reason: str) -> int:
@@ -178,10 +162,7 @@ class Pool:
 
     def close(self) -> None:
         """Refuse what is posted from now on."""
-        self._is_closed = True
-        self._accounts.close()
-        self._for_on_finish.close()
-        self._for_others.close()
+        self._entrance.close()
 
     def deliver_all(self) -> None:
         """Call ``on_finish`` also for tasks whose ``on_progress`` has not returned."""
@@ -204,7 +185,7 @@ class Pool:
     @property
     def undelivered(self) -> int:
         """Calls of ``on_finish``, and of ``on_progress``, that have not returned."""
-        return self._undelivered + len(self._progress)
+        return self._entrance.unheard + len(self._progress)
 
     def statistics(self) -> TaskStatistics:
         """All numbers as they are now."""
@@ -215,21 +196,18 @@ class Pool:
     def job_ended(self, job: Job) -> None:
         """Deliver how ``job`` ended."""
         del self._jobs[job.id]
-        self._bytes -= len(job.payload)
-        if job.stream is not None:
-            self._accounts.ended(job.stream, job)
+        self._entrance.ended(job)
         if job.caller is not None:
             job.caller.one_ended()
         else:
-            self._undelivered += 1
-            self._undelivered_bytes += len(job.payload) + len(job.body)
+            self._entrance.waits_to_be_heard(job)
             on_finish = job.on_finish or self._on_finish
             name = f"on_finish of task {job.id}"
             completion = Completion(job)
             try:
                 self._progress.call_last(job, (name, on_finish, (completion,), self._delivered))
             except trio.ClosedResourceError:
-                self._heard(job)  # the pool ended at once, and has counted this job
+                self._entrance.heard(job)  # the pool ended at once, and has counted this job
         self._tell_changed()
 
     def job_progressed(self, job: Job, body: bytes) -> None:
@@ -242,50 +220,15 @@ class Pool:
         payload: bytes,
     ) -> tuple[Answer, int, str]:
         """Accept what a task posts, if there is room now; it is nobody's but the server's."""
-        if self._is_closed:
-            return Answer.CLOSED, 0, CLOSED
-        posted = Job(Kind.TASK, payload, self, self._plain)
-        if not self._has_room_for_others(posted):
-            most = self._settings.max_queued_tasks
-            return Answer.FULL, 0, f"the queue is full (max_queued_tasks {most})"
-        return Answer.ACCEPTED, self._accept(posted), ""
+        return self._entrance.post_of_task(Job(Kind.TASK, payload, self, self._plain))
 
     # Inside
 
     def _delivered(self, completion: Completion) -> None:
         """An ``on_finish`` has returned."""
-        self._heard(completion._job)  # noqa: SLF001  # a completion is a view of it
-        self._call()
+        self._entrance.heard(completion._job)  # noqa: SLF001  # a completion is a view of it
+        self._entrance.call()
         self._tell_changed()
-
-    def _heard(self, job: Job) -> None:
-        """Nobody is to hear of ``job`` any more."""
-        self._undelivered -= 1
-        self._undelivered_bytes -= len(job.payload) + len(job.body)
-        if job.stream is not None:
-            self._accounts.delivered(job.stream)
-
-    def _admission(self) -> Admission:
-        return self._for_on_finish if is_in_on_finish() else self._for_others
-
-    def _has_room_in_queue(self, job: Job) -> bool:
-        if self._dispatcher.waiting >= self._settings.max_queued_tasks:
-            return False
-        # One that is larger than all of it must still have its turn.
-        return not self._bytes or self._bytes + len(job.payload) <= self._settings.max_queued_bytes
-
-    def _has_room_for_others(self, job: Job) -> bool:
-        settings = self._settings
-        return (
-            not self._for_on_finish
-            and self._undelivered < settings.max_queued_tasks
-            and self._undelivered_bytes < settings.max_queued_bytes
-            and self._has_room_in_queue(job)
-        )
-
-    def _call(self) -> None:
-        self._for_on_finish.call()
-        self._for_others.call()
 
     def _job(
         self, data: object, options: Options, stream: Owner | None, on_finish: OnFinish | None
@@ -298,60 +241,19 @@ class Pool:
         return job
 
     def _dump(self, value: object, what: str) -> bytes:
-        """Pickle ``value`` for the way to a worker.
-
-        Raises:
-          TypeError: if it cannot be pickled; the message says ``what`` it is and why.
-          ValueError: if that is too large.
-        """
-        try:
-            payload = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-        except Exception as exc:
-            kind = type(value).__name__
-            raise TypeError(f"{what} of type {kind} cannot be pickled: {exc}") from exc
-        if len(payload) > self._settings.max_task_size:
-            raise ValueError(
-                f"{what} is {len(payload)} bytes pickled, more than max_task_size "
-                f"{self._settings.max_task_size}"
-            )
-        return payload
-
-    async def _post(self, job: Job) -> int:
-        await self._pacer.checkpoint()
-        if job.stream is not None:
-            await self._accounts.enter(job.stream, in_on_finish=is_in_on_finish())
-        admission = self._admission()
-        try:
-            try:
-                return admission.post_nowait(job)
-            except trio.WouldBlock:
-                return await admission.post_in_turn(job)
-        except BaseException:
-            self._give_up(job)
-            raise
-
-    def _give_up(self, job: Job) -> None:
-        if job.stream is not None:
-            self._accounts.given_up(job.stream)
+        return dump(value, what, self._settings.max_task_size)
 
     def _accept(self, job: Job) -> int:
-        if job.stream is not None:
-            if job.stream.is_closed:
-                # It closed while the post waited in line; nothing would ever end the task.
-                raise trio.ClosedResourceError(
-                    "the connection that the task would belong to is closed"
-                )
-            self._accounts.posted(job.stream, job)
+        self._entrance.accepted(job)
         job.id = next(self._ids)
         self._jobs[job.id] = job
-        self._bytes += len(job.payload)
         self._dispatcher.accept(job)
         return job.id
 
     async def _run(self, jobs: Iterable[Job]) -> list[Completion]:
         refuse_in_task()
         await self._pacer.checkpoint()
-        return await run_jobs(jobs, self._post, self._dispatcher.cancel)
+        return await run_jobs(jobs, self._entrance.post, self._dispatcher.cancel)
 
     async def _wait_changed(self) -> None:
         if self._changed is None:

@@ -1,0 +1,189 @@
+"""The way into the queue: what bounds it, who waits for room, and what every connection has posted.
+
+Rules:
+
+1. Posts wait while the queue is full, and also while completions pile up in front of a slow
+   ``on_finish``: else those would grow without bound.
+2. An ``on_finish`` (or ``on_progress``) that posts waits for the queue alone, which workers empty
+   whatever it does; so it may wait, and nothing deadlocks.
+3. What tasks post never waits: all workers could be waiting.
+4. A connection at its own limit waits by itself, and does not stand in the line of all.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from trioserver._tasks._accounts import Accounts
+from trioserver._tasks._admission import CLOSED, Admission
+from trioserver._tasks._finishing import is_in_on_finish
+from trioserver._tasks._wire import Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trioserver._pacing import Pacer
+    from trioserver._settings import Settings
+    from trioserver._tasks._dispatcher import Dispatcher
+    from trioserver._tasks._job import Job, Owner
+
+
+class Entrance:
+    """Lets jobs in, one after the other, and counts those that are inside.
+
+    Args:
+      dispatcher: Knows how many wait.
+      accept: Takes a job in; calls `accepted` on its way, and returns the job's id.
+      settings: The bounds.
+      pacer: Paces posts.
+    """
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        accept: Callable[[Job], int],
+        settings: Settings,
+        pacer: Pacer,
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._accept = accept
+        self._max_tasks = settings.max_queued_tasks
+        self._max_bytes = settings.max_queued_bytes
+        self._pacer = pacer
+        # Bytes of the data of jobs that have not ended.
+        self._bytes = 0
+        self.unheard = 0
+        """Ends of which ``on_finish`` has not heard yet."""
+        self._unheard_bytes = 0
+        self._accounts = Accounts(settings.max_tasks_per_connection)
+        self._is_closed = False
+        self._for_on_finish = Admission(self._has_room_in_queue, accept)
+        self._for_others = Admission(self._has_room, accept)
+        dispatcher.on_room(self.call)
+
+    # Coming in
+
+    async def post(self, job: Job) -> int:
+        """Let ``job`` in when there is room: its id.
+
+        Raises:
+          trio.ClosedResourceError: after `close`, or if its connection is closed.
+        """
+        await self._pacer.checkpoint()
+        if job.stream is not None:
+            await self._accounts.enter(job.stream, in_on_finish=is_in_on_finish())
+        admission = self._admission()
+        try:
+            try:
+                return admission.post_nowait(job)
+            except trio.WouldBlock:
+                return await admission.post_in_turn(job)
+        except BaseException:
+            self._give_up(job)
+            raise
+
+    def post_nowait(self, job: Job) -> int:
+        """Let ``job`` in if that needs no waiting: its id.
+
+        Raises:
+          trio.WouldBlock: if it does.
+          trio.ClosedResourceError: as `post`.
+        """
+        if job.stream is not None:
+            self._accounts.enter_nowait(job.stream, in_on_finish=is_in_on_finish())
+        try:
+            return self._admission().post_nowait(job)
+        except (trio.WouldBlock, trio.ClosedResourceError):
+            self._give_up(job)
+            raise
+
+    def post_of_task(self, job: Job) -> tuple[Answer, int, str]:
+        """Let in what a task posts, if there is room now (`Sink.job_posts`)."""
+        if self._is_closed:
+            return Answer.CLOSED, 0, CLOSED
+        if self._has_room(job):
+            return Answer.ACCEPTED, self._accept(job), ""
+        return Answer.FULL, 0, self._why_there_is_no_room()
+
+    def call(self) -> None:
+        """Let in those who wait, as far as there is room."""
+        self._for_on_finish.call()
+        self._for_others.call()
+
+    def close(self) -> None:
+        """Let nobody in from now on."""
+        self._is_closed = True
+        self._accounts.close()
+        self._for_on_finish.close()
+        self._for_others.close()
+
+    # What becomes of those inside
+
+    def accepted(self, job: Job) -> None:
+        """``job`` comes in.
+
+        Raises:
+          trio.ClosedResourceError: if its connection is closed, so that it must not.
+        """
+        if job.stream is not None:
+            if job.stream.is_closed:
+                # It closed while the post waited in line; nothing would ever end the task.
+                raise trio.ClosedResourceError(
+                    "the connection that the task would belong to is closed"
+                )
+            self._accounts.posted(job.stream, job)
+        self._bytes += len(job.payload)
+
+    def ended(self, job: Job) -> None:
+        """``job`` has ended; if an ``on_finish`` is to hear of it, `waits_to_be_heard` follows."""
+        self._bytes -= len(job.payload)
+        if job.stream is not None:
+            self._accounts.ended(job.stream, job)
+
+    def waits_to_be_heard(self, job: Job) -> None:
+        """The end of ``job`` is on its way to an ``on_finish``; `heard` follows."""
+        self.unheard += 1
+        self._unheard_bytes += len(job.payload) + len(job.body)
+
+    def heard(self, job: Job) -> None:
+        """Nobody is to hear of ``job`` any more."""
+        self.unheard -= 1
+        self._unheard_bytes -= len(job.payload) + len(job.body)
+        if job.stream is not None:
+            self._accounts.delivered(job.stream)
+
+    def jobs_of(self, stream: Owner) -> list[Job]:
+        """What ``stream`` has posted and has not ended, the oldest first."""
+        return self._accounts.jobs_of(stream)
+
+    # Inside
+
+    def _admission(self) -> Admission:
+        return self._for_on_finish if is_in_on_finish() else self._for_others
+
+    def _give_up(self, job: Job) -> None:
+        if job.stream is not None:
+            self._accounts.given_up(job.stream)
+
+    def _has_room_in_queue(self, job: Job) -> bool:
+        if self._dispatcher.waiting >= self._max_tasks:
+            return False
+        # One that is larger than all of it must still have its turn.
+        return not self._bytes or self._bytes + len(job.payload) <= self._max_bytes
+
+    def _has_room(self, job: Job) -> bool:
+        return (
+            not self._for_on_finish
+            and self.unheard < self._max_tasks
+            and self._unheard_bytes < self._max_bytes
+            and self._has_room_in_queue(job)
+        )
+
+    def _why_there_is_no_room(self) -> str:
+        if self._dispatcher.waiting >= self._max_tasks or self._for_on_finish:
+            return f"the queue is full (max_queued_tasks {self._max_tasks})"
+        if self.unheard >= self._max_tasks or self._unheard_bytes >= self._max_bytes:
+            return f"{self.unheard} completions wait for on_finish"
+        return f"the queue is full (max_queued_bytes {self._max_bytes})"

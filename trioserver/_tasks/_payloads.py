@@ -1,0 +1,24 @@
+"""What is posted, as it travels."""
+
+from __future__ import annotations
+
+import pickle
+
+
+def dump(value: object, what: str, max_task_size: int) -> bytes:
+    """Pickle ``value`` for the way to a worker.
+
+    Raises:
+      TypeError: if it cannot be pickled; the message says ``what`` it is and why.
+      ValueError: if that takes more bytes than ``max_task_size``.
+    """
+    try:
+        payload = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+    except Exception as exc:
+        kind = type(value).__name__
+        raise TypeError(f"{what} of type {kind} cannot be pickled: {exc}") from exc
+    if len(payload) > max_task_size:
+        raise ValueError(
+            f"{what} is {len(payload)} bytes pickled, more than max_task_size {max_task_size}"
+        )
+    return payload
