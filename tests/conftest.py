@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from pages import page, page_fd, recorder
 from seeds import Seeds, add_options, batches
 from serving import ServerProcess
 from workers import Gate
@@ -12,6 +13,9 @@ from workers import Gate
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+# Fixtures that are kept beside what else they need.
+__all__ = ["page", "page_fd", "recorder"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import textwrap
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from serving import ROOT
+from pages import Between, in_a_process
 
 from trioserver._tasks._recorder import (
     MAX_HANDED,
     PAGE_SIZE,
-    PROGRESS_SIZE,
     RECORD_SIZE,
     Page,
     PageError,
@@ -26,33 +22,7 @@ from trioserver._tasks._recorder import (
 from trioserver._tasks._wire import REPORT, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from trioserver._tasks._wire import Report
-
-
-@pytest.fixture
-def page_fd() -> Iterator[int]:
-    """A fresh page of shared memory."""
-    fd = create_page()
-    yield fd
-    os.close(fd)
-
-
-@pytest.fixture
-def recorder(page_fd: int) -> Iterator[Recorder]:
-    """The worker's hand."""
-    recorder = Recorder(page_fd)
-    yield recorder
-    recorder.close()
-
-
-@pytest.fixture
-def page(page_fd: int) -> Iterator[Page]:
-    """The dispatcher's hand."""
-    page = Page(page_fd)
-    yield page
-    page.close()
 
 
 def report(seq: int, body: bytes = b"") -> Report:
@@ -143,17 +113,6 @@ def test_a_report_that_finds_no_room_is_refused_whole(recorder: Recorder, page: 
     assert page.published() == [report(1, bytes(fits))]
 
 
-def in_a_process(page_fd: int, code: str) -> subprocess.Popen[bytes]:
-    """Run ``code`` in a process that has the page's ``recorder``."""
-    start = f"from trioserver._tasks._recorder import Recorder; recorder = Recorder({page_fd})\n"
-    return subprocess.Popen(
-        [sys.executable, "-c", start + textwrap.dedent(code)],
-        cwd=ROOT,
-        pass_fds=[page_fd],
-        stdout=subprocess.PIPE,
-    )
-
-
 def test_the_page_outlives_its_worker(page_fd: int, page: Page) -> None:
     """What a process wrote before it was killed is there."""
     with in_a_process(
@@ -198,30 +157,6 @@ def test_two_processes_that_race_agree(page_fd: int, page: Page) -> None:
     assert set(range(1, tasks + 1)) - ran <= reached_for
 
 
-class _Between:
-    """Words of a page; after the ``at``-th access to them something happens elsewhere."""
-
-    def __init__(self, words: memoryview, at: int, happening: Callable[[], object]) -> None:
-        self.words = words
-        self.accesses = 0
-        self.at = at
-        self.happening = happening
-
-    def __getitem__(self, index: int) -> int:
-        value: int = self.words[index]
-        self._accessed()
-        return value
-
-    def __setitem__(self, index: int, value: int) -> None:
-        self.words[index] = value
-        self._accessed()
-
-    def _accessed(self) -> None:
-        self.accesses += 1
-        if self.accesses == self.at:
-            self.happening()
-
-
 def test_a_read_that_is_torn_gives_nothing(
     recorder: Recorder, page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,7 +170,7 @@ def test_a_read_that_is_torn_gives_nothing(
         recorder.publish(packed(4, b"new"))
 
     with monkeypatch.context() as patch:
-        patch.setattr(page, "_words", _Between(page._words, 1, start_over))
+        patch.setattr(page, "_words", Between(page._words, 1, start_over))
         assert page.published() == []
 
     assert page.published() == [report(3, b"new"), report(4, b"new")]
@@ -248,7 +183,7 @@ def test_more_reports_during_a_read_do_no_harm(
     recorder.publish(packed(1))
 
     with monkeypatch.context() as patch:
-        patch.setattr(page, "_words", _Between(page._words, 1, lambda: recorder.publish(packed(2))))
+        patch.setattr(page, "_words", Between(page._words, 1, lambda: recorder.publish(packed(2))))
         assert page.published() == [report(1)]
 
     assert page.published() == [report(1), report(2)]
@@ -262,7 +197,7 @@ def test_begun_and_its_time_belong_together(
 
     with monkeypatch.context() as patch:
         # The first read is of the magic word, the second of the number.
-        patch.setattr(page, "_words", _Between(page._words, 2, lambda: recorder.begin(2, 2.5)))
+        patch.setattr(page, "_words", Between(page._words, 2, lambda: recorder.begin(2, 2.5)))
         assert page.begun() == (2, 2.5)
 
 
@@ -294,7 +229,7 @@ def test_a_task_begun_during_its_revocation_goes_to_one_side(
 ) -> None:
     """After the mark the worker sees it; after the look at what has begun it is too late to run."""
     ran: list[bool] = []
-    words = _Between(page._words, at, lambda: ran.append(recorder.begin(1, 0.0)))
+    words = Between(page._words, at, lambda: ran.append(recorder.begin(1, 0.0)))
     monkeypatch.setattr(page, "_words", words)
 
     is_taken = page.revoke(1)
@@ -310,7 +245,7 @@ def test_a_task_revoked_during_its_begin_goes_to_one_side(
 ) -> None:
     """Once *begun* is written the dispatcher leaves it to the worker, which runs or reports it."""
     taken: list[bool] = []
-    words = _Between(recorder._words, at, lambda: taken.append(page.revoke(1)))
+    words = Between(recorder._words, at, lambda: taken.append(page.revoke(1)))
     monkeypatch.setattr(recorder, "_words", words)
 
     does_run = recorder.begin(1, 0.0)
@@ -382,131 +317,3 @@ def test_marks_hold_where_numbers_are_left_out(recorder: Recorder, page: Page) -
     assert not recorder.begin(MAX_HANDED + 10, 0.0)
     assert recorder.begin(2 * MAX_HANDED + 10, 0.0)
     assert not page.revoke(2 * MAX_HANDED + 9)
-
-
-# Progress
-
-
-def test_the_newest_value_of_each_task_is_told_once(recorder: Recorder, page: Page) -> None:
-    """Of those that are asked for; an empty value is one, too."""
-    assert page.progressed([1, 2]) == []
-    recorder.progress(1, b"old")
-    recorder.progress(1, b"new")
-    recorder.progress(2, b"")
-    recorder.progress(3, b"not asked for")
-
-    assert page.progressed([1, 2, 4]) == [(1, b"new"), (2, b"")]
-    assert page.progressed([1, 2, 3]) == []  # the count has not changed: one look
-    recorder.progress(2, bytes(PROGRESS_SIZE))
-    assert page.progressed([1, 2]) == [(2, bytes(PROGRESS_SIZE))]
-
-
-def test_a_value_is_its_own_tasks(recorder: Recorder, page: Page) -> None:
-    """The place of a task that has ended is used again."""
-    recorder.progress(1, b"one")
-    assert page.progressed([1 + MAX_HANDED]) == []
-    recorder.progress(1 + MAX_HANDED, b"two")
-    assert page.progressed([1]) == []
-    recorder.progress(9, b"")
-    assert page.progressed([1 + MAX_HANDED]) == [(1 + MAX_HANDED, b"two")]
-
-
-def test_the_doorbell_is_rung_once_for_each_look(recorder: Recorder, page: Page) -> None:
-    """Until it has been heard, whatever is written will be seen without another."""
-    for _ in range(3):
-        assert recorder.progress(1, b"first")
-        assert not recorder.progress(1, b"second")
-        assert not recorder.progress(2, b"third")
-        assert page.progressed([1, 2]) == [(1, b"second"), (2, b"third")]
-
-
-def test_a_look_before_the_doorbell_counts(recorder: Recorder, page: Page) -> None:
-    """It is still on its way when the next value comes, for which another one is rung."""
-    assert recorder.progress(1, b"first")
-    assert page.progressed([1]) == [(1, b"first")]
-    assert recorder.progress(1, b"second")
-
-
-@pytest.mark.parametrize("at", range(1, 7))
-def test_a_value_written_during_a_look_is_told_or_rung_for(
-    recorder: Recorder, page: Page, monkeypatch: pytest.MonkeyPatch, at: int
-) -> None:
-    """At whatever point, and never in halves."""
-    recorder.progress(1, b"old")
-    rung: list[bool] = []
-    words = _Between(page._words, at, lambda: rung.append(recorder.progress(1, b"newer")))
-    with monkeypatch.context() as patch:
-        patch.setattr(page._progress, "_words", words)
-        told = page.progressed([1])
-
-    assert told in ([], [(1, b"old")], [(1, b"newer")])
-    assert len(rung) == 1
-    if told != [(1, b"newer")]:
-        # Either it has rung, or the doorbell of the first value is still to be heard.
-        assert page.progressed([1]) == [(1, b"newer")]
-    assert rung == [True] or at == 1
-
-
-@pytest.mark.parametrize("at", range(1, 7))
-def test_a_value_that_is_being_written_is_left_alone(
-    recorder: Recorder, page: Page, monkeypatch: pytest.MonkeyPatch, at: int
-) -> None:
-    """Wherever the writer is; once it is through it rings, or is told of."""
-    recorder.progress(1, b"old")
-    page.progressed([1])
-    seen: list[list[tuple[int, bytes]]] = []
-    words = _Between(recorder._words, at, lambda: seen.append(page.progressed([1])))
-    with monkeypatch.context() as patch:
-        patch.setattr(recorder._progress, "_words", words)
-        rings = recorder.progress(1, b"newer")
-
-    assert seen in ([[]], [[(1, b"newer")]])
-    assert rings
-    assert (seen[0] or page.progressed([1])) == [(1, b"newer")]
-
-
-def test_a_value_too_large_makes_no_sense(recorder: Recorder, page: Page) -> None:
-    """It can only have been scribbled."""
-    recorder.progress(1, b"value")
-    recorder._words[(RECORD_SIZE + RECORD_SIZE) // 8 + 2] = PROGRESS_SIZE + 1
-
-    with pytest.raises(PageError):
-        page.progressed([1])
-
-
-def test_a_writer_killed_in_the_middle_harms_nobody(recorder: Recorder, page: Page) -> None:
-    """Its half value is never told; those of other tasks are."""
-    recorder.progress(2, b"whole")
-    recorder.progress(1, b"half")
-    recorder._words[2 * RECORD_SIZE // 8] -= 1  # as it is while the slot is being written
-
-    assert page.progressed([1, 2]) == [(2, b"whole")]
-
-
-def test_no_value_is_torn_and_no_last_one_missed_at_full_speed(page_fd: int, page: Page) -> None:
-    """Two processes race; whoever looks only when the bell rings has the last value in the end."""
-    times = 20_000
-    with in_a_process(
-        page_fd,
-        f"""
-        import sys
-        print(flush=True)
-        for number in range(1, {times + 1}):
-            size = 1 + number % 5000
-            if recorder.progress(1 + number % 2, number.to_bytes(4, "big") * size):
-                sys.stdout.buffer.write(b"!")
-                sys.stdout.buffer.flush()
-        """,
-    ) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        newest = {1: 0, 2: 0}
-        while process.stdout.read(1):
-            for seq, body in page.progressed([1, 2]):
-                number = int.from_bytes(body[:4], "big")
-                assert body == body[:4] * (len(body) // 4)
-                assert len(body) // 4 == 1 + number % 5000
-                assert number > newest[seq]
-                newest[seq] = number
-
-    assert newest == {1: times, 2: times - 1}
