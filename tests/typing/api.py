@@ -27,15 +27,21 @@ from trioserver import (
     FramingError,
     IncompleteFrameError,
     LengthFraming,
+    Quantiles,
     RawFraming,
     Server,
+    ServerStatistics,
     Settings,
     SettingsError,
     Task,
     TaskCancelled,
     TaskError,
     TaskFailed,
+    TaskPool,
+    TaskStatistics,
+    TaskTimeout,
     TaskWorkerCrashed,
+    TaskWorkerStatistics,
     TrioserverError,
 )
 
@@ -81,7 +87,11 @@ class App:
         assert_type(task.worker_id, int)
         assert_type(task.attempt, int)
         assert_type(task.data, Any)
+        assert_type(task.post(b"more"), int)
+        task.progress(0.5)
         return task.data
+
+    async def on_progress(self, task_id: int, value: object) -> None: ...
 
     async def on_finish(self, completion: Completion) -> None:
         assert_type(completion.task_id, int)
@@ -102,6 +112,10 @@ async def tasks(server: Server, app: App) -> None:
     assert_type(await server.task({"any": "thing"}), int)
     assert_type(await server.task(1, on_finish=app.on_finish), int)
     assert_type(server.task_nowait(1), int)
+    assert_type(await server.task(1, timeout=2, queue_timeout=0.5, retries=3, task_worker=0), int)
+    assert_type(await server.run_task(1, timeout=2.5, retries=1), Any)
+    await server.task(1, timeout="2")  # type: ignore[arg-type]
+    await server.run_task(1, on_finish=app.on_finish)  # type: ignore[call-arg]
     assert_type(await server.run_task(1), Any)
     assert_type(await server.run_tasks([1, "2"]), list[Completion])
     assert_type(await server.run_sync(double, 1), float)
@@ -148,6 +162,24 @@ async def embedded() -> None:
     await trioserver.serve(App)
 
 
+async def pooled() -> None:
+    async with trioserver.open_task_pool(App, Settings(task_worker_num=1)) as pool:
+        assert_type(pool, TaskPool)
+        assert_type(await pool.run_sync(double, 1), float)
+        assert_type(pool.statistics(), TaskStatistics)
+
+
+def numbers(server: Server) -> None:
+    statistics = server.statistics()
+    assert_type(statistics, ServerStatistics)
+    assert_type(statistics.queued, int)
+    assert_type(statistics.oldest_queued, float)
+    assert_type(statistics.wait, Quantiles)
+    assert_type(statistics.workers, tuple[TaskWorkerStatistics, ...])
+    assert_type(statistics.workers[0].rss, int | None)
+    statistics.queued = 1  # type: ignore[misc]
+
+
 async def tested() -> None:
     async with trioserver.testing.open_app(App, in_memory=True, task_worker_num=1) as running:
         client = await running.connect()
@@ -166,6 +198,7 @@ def facts(
     failed: TaskFailed,
     crashed: TaskWorkerCrashed,
     cancelled: TaskCancelled,
+    timed_out: TaskTimeout,
     wrong: SettingsError,
 ) -> None:
     assert_type(too_large.size, int)
@@ -179,9 +212,16 @@ def facts(
     assert_type(crashed.signal, int | None)
     assert_type(cancelled.reason, str)
     assert_type(cancelled.begun, bool)
+    assert_type(timed_out.seconds, float)
+    assert_type(timed_out.begun, bool)
     assert_type(wrong.problems, list[tuple[str, str]])
 
 
 families: list[type[TrioserverError]] = [AddressError, AppError, FramingError, TaskError]
-task_errors: list[type[TaskError]] = [TaskFailed, TaskCancelled, TaskWorkerCrashed]
+task_errors: list[type[TaskError]] = [
+    TaskFailed,
+    TaskTimeout,
+    TaskCancelled,
+    TaskWorkerCrashed,
+]
 framing_errors: list[type[FramingError]] = [FrameTooLargeError, IncompleteFrameError]
