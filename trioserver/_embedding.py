@@ -6,9 +6,8 @@ import logging
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, final
 
-import trio
-
 from trioserver._app import App, load_app
+from trioserver._bare import Body
 from trioserver._errors import AppError
 from trioserver._importing import refuse_in_spawned_child
 from trioserver._pacing import Pacer
@@ -81,7 +80,7 @@ async def open_task_pool(app: object, settings: Settings | None = None) -> Async
     assert checked.on_finish is not None, "App.check has seen to it"
     stopping = Stopping(settings.max_wait_time)
     workers = LocalTaskWorkers(checked, settings, stopping)
-    raised: BaseException | None = None
+    body = Body()
     cause: BaseException
     try:
         async with (
@@ -90,14 +89,11 @@ async def open_task_pool(app: object, settings: Settings | None = None) -> Async
                 dispatcher, checked.on_finish, checked.on_progress, settings, stopping, Pacer()
             ) as pool,
         ):
-            try:
+            with body:
                 yield TaskPool(pool, settings)
-            except BaseException as exc:
-                raised = exc
-                raise
             stopping.request()
     except BaseExceptionGroup as group:
-        cause = _unwrapped(group, raised)
+        cause = body.without_groups(group)
         if cause is group:
             raise
     else:
@@ -106,30 +102,3 @@ async def open_task_pool(app: object, settings: Settings | None = None) -> Async
         if stopping.cut:
             logger.warning("%d tasks and callbacks were cut", stopping.cut)
     raise cause
-
-
-def _unwrapped(group: BaseExceptionGroup, raised: BaseException | None) -> BaseException:
-    """What to raise in place of ``group``, which our nurseries have made.
-
-    That there are nurseries is nobody's affair: what the body has raised leaves as it was, as from
-    any other ``open_...``, unless something else went wrong as well.
-
-    Args:
-      group: What came out of the nurseries.
-      raised: What the body raised, if it did.
-    """
-    found = _leaves(group)
-    if raised is None:
-        # A start that fails has one reason.
-        return found[0] if len(found) == 1 and isinstance(found[0], AppError) else group
-    # By its leaves: a group of the body's own is taken apart and made anew on its way.
-    own = set(map(id, _leaves(raised)))
-    is_own = all(id(exc) in own or isinstance(exc, trio.Cancelled) for exc in found)
-    return raised if is_own else group
-
-
-def _leaves(exc: BaseException) -> list[BaseException]:
-    """The exceptions that ``exc`` is or consists of, none of them a group."""
-    if not isinstance(exc, BaseExceptionGroup):
-        return [exc]
-    return [leaf for part in exc.exceptions for leaf in _leaves(part)]

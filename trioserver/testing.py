@@ -22,6 +22,7 @@ import trio.testing
 
 from trioserver._addresses import TcpAddress, parse_address
 from trioserver._app import load_app
+from trioserver._bare import Body
 from trioserver._net._framing import RawFraming
 from trioserver._serving import run_event_worker, serve
 from trioserver._settings import Settings
@@ -153,6 +154,8 @@ async def open_app(
 ) -> AsyncIterator[RunningApp]:
     """Serve ``app`` while inside; a regular exit stops it gracefully and waits for that.
 
+    What the body raises ends everything at once and leaves as it is, in no group of ours.
+
     Args:
       app: As for `trioserver.serve`. With ``in_memory`` it need not be importable by name.
       in_memory: Serve in-memory streams, with `InlineTaskWorkers` in place of processes.
@@ -162,15 +165,26 @@ async def open_app(
     checked = load_app(app)
     settings.setdefault("bind", "127.0.0.1:0")
     chosen = attrs.evolve(checked.settings or Settings(), **settings)
-    async with trio.open_nursery() as nursery:
-        if in_memory:
-            checked.check(chosen, needs_import=False)
-            stopping = Stopping(chosen.max_wait_time)
-            workers = InlineTaskWorkers(checked, chosen) if chosen.task_worker_num else None
-            server: Server = await nursery.start(
-                run_event_worker, checked, chosen, (), workers, stopping
-            )
-        else:
-            server = await nursery.start(serve, checked, chosen)
-        yield RunningApp(server, checked.framing, in_memory)
-        server.shutdown()
+    body = Body()
+    cause: BaseException
+    try:
+        async with trio.open_nursery() as nursery:
+            if in_memory:
+                checked.check(chosen, needs_import=False)
+                stopping = Stopping(chosen.max_wait_time)
+                workers = InlineTaskWorkers(checked, chosen) if chosen.task_worker_num else None
+                server: Server = await nursery.start(
+                    run_event_worker, checked, chosen, (), workers, stopping
+                )
+            else:
+                server = await nursery.start(serve, checked, chosen)
+            with body:
+                yield RunningApp(server, checked.framing, in_memory)
+            server.shutdown()
+    except BaseExceptionGroup as group:
+        cause = body.without_groups(group)
+        if cause is group:
+            raise
+    else:
+        return
+    raise cause

@@ -1,0 +1,57 @@
+"""Exceptions without the groups that nurseries of ours have put around them.
+
+That there are nurseries inside an ``open_...`` is nobody's affair: what its body raises leaves as
+it was, and a start that fails has one reason.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from trioserver._errors import TrioserverError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+
+class Body:
+    """To be entered around what the user's code does: it knows what that has raised."""
+
+    def __init__(self) -> None:
+        self.raised: BaseException | None = None
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.raised = exc_value
+
+    def without_groups(self, group: BaseExceptionGroup) -> BaseException:
+        """What to raise in place of ``group``, which nurseries around this have raised.
+
+        Raise it where ``group`` is not handled any more, or it becomes its context.
+
+        Returns:
+          ``group`` itself, if more than one thing went wrong.
+        """
+        found = _leaves(group)
+        if self.raised is None:
+            return found[0] if len(found) == 1 and isinstance(found[0], TrioserverError) else group
+        # By its leaves: a group of the body's own is taken apart and made anew on its way.
+        own = set(map(id, _leaves(self.raised)))
+        is_own = all(id(exc) in own or isinstance(exc, trio.Cancelled) for exc in found)
+        return self.raised if is_own else group
+
+
+def _leaves(exc: BaseException) -> list[BaseException]:
+    """The exceptions that ``exc`` is or consists of, none of them a group."""
+    if not isinstance(exc, BaseExceptionGroup):
+        return [exc]
+    return [leaf for part in exc.exceptions for leaf in _leaves(part)]
