@@ -26,6 +26,11 @@ def test_what_is_asked_for_is_kept() -> None:
     assert type(options.timeout) is float
 
 
+def test_what_is_longer_than_any_number_is_without_end() -> None:
+    """Whole numbers may be as large as one likes."""
+    assert Options.checked(10**400, 10**400, 0, None, workers=1) == PLAIN
+
+
 def test_nothing_is_limited_unless_asked_for() -> None:
     """A plain task runs as long as it likes, once, anywhere."""
     assert Options(math.inf, math.inf, 0, None) == PLAIN

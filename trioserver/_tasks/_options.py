@@ -53,7 +53,14 @@ class Options:
                 raise TypeError(f"task_worker must be a whole number: {task_worker!r}")
             if not 0 <= task_worker < workers:
                 raise ValueError(f"task_worker must be from 0 to {workers - 1}: {task_worker}")
-        return cls(float(timeout), float(queue_timeout), retries, task_worker)
+        return cls(_as_float(timeout), _as_float(queue_timeout), retries, task_worker)
+
+
+def _as_float(seconds: float) -> float:
+    try:
+        return float(seconds)
+    except OverflowError:  # longer than anything lasts
+        return math.inf
 
 
 PLAIN: Final = Options()

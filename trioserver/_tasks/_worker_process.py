@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import select
 import signal
 import socket
 from typing import TYPE_CHECKING, Final
@@ -23,6 +24,7 @@ from trioserver._tasks._conversation import Conversation
 from trioserver._tasks._door import open_door
 from trioserver._tasks._inside import task_worker_main
 from trioserver._tasks._lifeline import prepare_process
+from trioserver._tasks._one_long_call import run_noticed
 from trioserver._tasks._wire import Answer, Status
 from trioserver._tasks._worker_page import WorkerPage
 
@@ -252,7 +254,7 @@ class WorkerProcess:
                 async with trio_parallel.open_worker_context(
                     idle_timeout=math.inf, init=prepare_process, grace_period=_DEATH_TIME
                 ) as context:
-                    await context.run_sync(
+                    call = context.run_sync(
                         task_worker_main,
                         door.address,
                         door.token,
@@ -264,6 +266,7 @@ class WorkerProcess:
                         # The default limiter has a token a core, and we hold ours for ever.
                         limiter=trio.CapacityLimiter(1),
                     )
+                    await run_noticed(call, self._kill_if_hung_up)
         except trio_parallel.BrokenWorkerError as exc:
             self.exit_code = exc.args[-1].exitcode
         except Exception as exc:  # noqa: BLE001  # EOFError, ConnectionRefusedError, EMFILE: all mean that it could not start
@@ -271,6 +274,14 @@ class WorkerProcess:
         finally:
             self._ended.set()
             self._listening.cancel()
+
+    def _kill_if_hung_up(self) -> None:
+        """Kill a process that has closed our socket, if it has not died already.
+
+        That changes nothing for one that is dying, whose exit code is settled.
+        """
+        if self._sock is not None and _has_hung_up(self._sock):
+            self._kill_group()
 
     def _give_page(self, sock: socket.socket, page_fd: int) -> None:
         try:
@@ -320,3 +331,10 @@ class WorkerProcess:
                 os.killpg(self.pid, signal.SIGKILL)
             except (ProcessLookupError, PermissionError):
                 return  # nobody is left in it (macOS says so with EPERM)
+
+
+def _has_hung_up(sock: socket.socket) -> bool:
+    """Whether the peer's end is closed, be there data that has not been read or not."""
+    poll = select.poll()
+    poll.register(sock, 0)
+    return bool(poll.poll(0))
