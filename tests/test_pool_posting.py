@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 import trio
@@ -140,3 +140,24 @@ async def test_posting_checks_for_cancellation_also_with_room(autojump_clock: Mo
             await bench.post()
         assert scope.cancelled_caught
         assert bench.engine.counts == (0, 0)
+
+
+class Exits:
+    """Pickling it ends the process that lets it."""
+
+    def __reduce__(self) -> NoReturn:
+        raise SystemExit(3)
+
+
+async def test_data_that_exits_while_it_is_pickled_cannot_be_pickled(
+    autojump_clock: MockClock,
+) -> None:
+    """It is refused as anything else that cannot travel."""
+    bench = Bench()
+    async with bench.open():
+        with pytest.raises(
+            TypeError, match=r"^the task's data of type Exits cannot be pickled: 3$"
+        ):
+            bench.post_nowait(Exits())
+
+    assert bench.finished == []

@@ -154,3 +154,37 @@ async def test_an_error_in_the_body_ends_everything_at_once(autojump_clock: Mock
 
     assert bench.finished == []
     assert bench.stopping.cut == 2
+
+
+async def test_many_completions_are_heard_as_long_as_some_are(autojump_clock: MockClock) -> None:
+    """The deadline ends tasks; that each of them is heard of takes what it takes, within bounds."""
+    bench = Bench(max_wait_time=1)
+
+    async def on_finish(completion: Completion) -> None:
+        await trio.sleep(0.2)
+        bench.finished.append(completion)
+
+    async with bench.open(on_finish, max_queued_tasks=1000):
+        for _ in range(1000):
+            bench.post_nowait()
+        bench.stopping.request()
+
+    assert len(bench.finished) == 1000
+    assert bench.stopping.cut == 1000
+
+
+async def test_what_is_heard_one_by_one_has_an_end(autojump_clock: MockClock) -> None:
+    """A stop takes no longer than a few seconds more than it has, however slow everybody is."""
+    bench = Bench(max_wait_time=1)
+    began = trio.current_time()
+
+    async def on_finish(completion: Completion) -> None:
+        await trio.sleep(0.25 * (1 + completion.task_id))
+
+    async with bench.open(on_finish, max_queued_tasks=1000):
+        for _ in range(50):
+            bench.post_nowait()
+        bench.stopping.request()
+
+    assert 1 < trio.current_time() - began < 8
+    assert bench.stopping.cut > 50

@@ -167,7 +167,8 @@ class Settings:
     task_concurrency: int = attrs.field(
         default=16,
         metadata=_about(
-            "Tasks that a task worker runs at a time if on_task is a coroutine function.",
+            "Tasks that a task worker runs at a time if on_task is a coroutine function; from 1 to "
+            "100.",
             unit="tasks",
             check=_from_to(1, 100),
         ),

@@ -14,7 +14,7 @@ def dump(value: object, what: str, max_task_size: int) -> bytes:
     """
     try:
         payload = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-    except Exception as exc:
+    except (Exception, SystemExit, GeneratorExit) as exc:  # it runs code of the user's
         kind = type(value).__name__
         raise TypeError(f"{what} of type {kind} cannot be pickled: {exc}") from exc
     if len(payload) > max_task_size:

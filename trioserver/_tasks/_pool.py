@@ -14,10 +14,11 @@ import itertools
 import logging
 import math
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, TypeVar, TypeVarTuple, cast
+from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple, cast
 
 import trio
 
+from trioserver._stopping import GRACE
 from trioserver._tasks._calls import KILL_TIME, refuse_in_task, run_jobs
 from trioserver._tasks._entrance import Entrance
 from trioserver._tasks._finishing import FinishLoops
@@ -45,6 +46,9 @@ ResultT = TypeVar("ResultT")
 ArgsT = TypeVarTuple("ArgsT")
 
 logger = logging.getLogger("trioserver.tasks")
+
+_DELIVERY_TIME: Final = 5.0
+"""Seconds at the most that a stop goes on for completions, as long as they are being heard."""
 
 
 class Pool:
@@ -182,6 +186,16 @@ class Pool:
         while self._jobs or self.undelivered:
             await self._wait_changed()
 
+    async def wait_while_heard(self, grace: float) -> None:
+        """Until nothing is left to be heard, or for ``grace`` seconds nothing was."""
+        while self.undelivered:
+            before = self.undelivered
+            with trio.move_on_after(grace):
+                while self.undelivered >= before:
+                    await self._wait_changed()
+            if self.undelivered >= before:
+                return
+
     @property
     def undelivered(self) -> int:
         """Calls of ``on_finish``, and of ``on_progress``, that have not returned."""
@@ -301,6 +315,9 @@ async def open_pool(
         pool.deliver_all()
         with stopping.for_a_stage():
             await pool.wait_idle()
+        # There may be many, and each that is heard is worth a little more time.
+        with trio.move_on_after(_DELIVERY_TIME):
+            await pool.wait_while_heard(GRACE)
         if pool.undelivered:
             logger.error("%d completions were not delivered in time", pool.undelivered)
             stopping.cut += pool.undelivered

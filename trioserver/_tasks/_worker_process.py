@@ -39,6 +39,9 @@ logger = logging.getLogger("trioserver.tasks")
 
 _SLOW_START: Final = 10.0
 """Seconds from its boot after which a worker that is not ready is complained of."""
+_SETTLING_TIME: Final = 0.1
+_CLOSING_TIME: Final = 0.05
+"""Seconds that the event loop may spend on waiting for a process that closes its descriptors."""
 _DEATH_TIME: Final = 1.0
 """Seconds between the first sign of a death and the use of more force."""
 _UNLIMITED: Final = 1 << 62
@@ -98,6 +101,8 @@ class WorkerProcess:
         self._process = trio.CancelScope()
         self._listening = trio.CancelScope()
         self._started = trio.Event()
+        # Whether its call has nothing to do any more but to wait for its end.
+        self._is_settled = False
         self._ended = trio.Event()
 
     # What the engine calls
@@ -222,13 +227,13 @@ class WorkerProcess:
                 on_look=self._look_for_progress,
                 on_garbled=self._is_garbled,
             )
-            nursery.start_soon(self._complain_of_slow_start)
+            nursery.start_soon(self._watch_start)
             await self._conversation.listen()
         with trio.move_on_after(_DEATH_TIME):
             await self._ended.wait()
         self._kill_group()
 
-    async def _complain_of_slow_start(self) -> None:
+    async def _watch_start(self) -> None:
         """Say that it is not ready yet; how long `on_task_worker_start` may take is its affair."""
         with trio.move_on_after(_SLOW_START):
             await self._started.wait()
@@ -239,6 +244,10 @@ class WorkerProcess:
                 self.pid,
                 _SLOW_START,
             )
+            await self._started.wait()
+        # What trio-parallel had to do for the start is over long ago, unless the loop was blocked.
+        await trio.sleep(_SETTLING_TIME)
+        self._is_settled = True
 
     def close(self) -> None:
         """Give back the page and the socket; nothing can be asked of it then."""
@@ -266,7 +275,7 @@ class WorkerProcess:
                         # The default limiter has a token a core, and we hold ours for ever.
                         limiter=trio.CapacityLimiter(1),
                     )
-                    await run_noticed(call, self._kill_if_hung_up)
+                    await run_noticed(call, self._kill_if_it_ends)
         except trio_parallel.BrokenWorkerError as exc:
             self.exit_code = exc.args[-1].exitcode
         except Exception as exc:  # noqa: BLE001  # EOFError, ConnectionRefusedError, EMFILE: all mean that it could not start
@@ -275,12 +284,15 @@ class WorkerProcess:
             self._ended.set()
             self._listening.cancel()
 
-    def _kill_if_hung_up(self) -> None:
-        """Kill a process that has closed our socket, if it has not died already.
+    def _kill_if_it_ends(self) -> None:
+        """Kill a process whose call goes on, if it has not died already.
 
         That changes nothing for one that is dying, whose exit code is settled.
         """
-        if self._sock is not None and _has_hung_up(self._sock):
+        if self._sock is None:
+            return  # it has not come in yet
+        # Descriptors are closed one by one, and ours may still have its turn to come.
+        if self._is_settled or _has_hung_up(self._sock, _CLOSING_TIME if self.is_ready else 0.0):
             self._kill_group()
 
     def _give_page(self, sock: socket.socket, page_fd: int) -> None:
@@ -333,8 +345,8 @@ class WorkerProcess:
                 return  # nobody is left in it (macOS says so with EPERM)
 
 
-def _has_hung_up(sock: socket.socket) -> bool:
-    """Whether the peer's end is closed, be there data that has not been read or not."""
+def _has_hung_up(sock: socket.socket, seconds: float) -> bool:
+    """Whether the peer's end is closed by then, be there data that has not been read or not."""
     poll = select.poll()
     poll.register(sock, 0)
-    return bool(poll.poll(0))
+    return bool(poll.poll(seconds * 1000))
