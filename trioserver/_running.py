@@ -43,8 +43,10 @@ def run_app(app: App, settings: Settings) -> int:
         signal.signal(signum, lambda number, _frame: early.append(number))
     try:
         for stream in (sys.stdout, sys.stderr):
-            if hasattr(stream, "reconfigure"):  # what callbacks print is a log, also in a pipe
-                stream.reconfigure(line_buffering=True)
+            # What callbacks print is a log, also in a pipe, and shares it with what tasks print:
+            # whole lines, though Python be told to write every piece at once (PYTHONUNBUFFERED).
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(line_buffering=True, write_through=False)
         log_to_stderr(settings.log_level)
         _raise_descriptor_limit(settings)
         return trio.run(_serve_until_signalled, app, settings, early)

@@ -65,7 +65,7 @@ def _serve(
     link = _connect(address, token, max_task_size)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # what a task prints must not die with a killed worker
-            stream.reconfigure(line_buffering=True)
+            stream.reconfigure(line_buffering=True, write_through=False)
     try:
         app = instantiate(load_object(spec))
         on_task = app.on_task  # type: ignore[attr-defined]  # the server has checked it
