@@ -5,14 +5,13 @@ Nothing downstream asks an app for an attribute again.
 
 from __future__ import annotations
 
-import functools
 import inspect
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
 from trioserver._errors import AppError
-from trioserver._importing import instantiate, is_async, load_object, nearest, spec_of
+from trioserver._importing import instantiate, is_any, is_async, load_object, nearest, spec_of
 from trioserver._net._framing import Framing, RawFraming
 from trioserver._settings import Settings
 
@@ -174,13 +173,13 @@ def _problem(name: str, callback: object) -> str | None:
     signature = f"{name}({', '.join(arguments)})"
     if not callable(callback):
         return f"{name} must be callable: {callback!r}"
-    if _is_any(inspect.isgeneratorfunction, callback) or _is_any(
+    if is_any(inspect.isgeneratorfunction, callback) or is_any(
         inspect.isasyncgenfunction, callback
     ):
         return f"{name} must not yield: its calls would run nothing"
     if (
         must_be_async is not None
-        and _is_any(inspect.iscoroutinefunction, callback) is not must_be_async
+        and is_any(inspect.iscoroutinefunction, callback) is not must_be_async
     ):
         kind = "a coroutine function, 'async def" if must_be_async else "a plain function, 'def"
         return f"{name} must be {kind} {signature}'"
@@ -197,13 +196,6 @@ def _problem(name: str, callback: object) -> str | None:
 
 def _is_framing(framing: object) -> bool:
     return all(callable(getattr(framing, name, None)) for name in ("encode", "decoder"))
-
-
-def _is_any(is_kind: Callable[[object], bool], callback: object) -> bool:
-    """Whether ``callback``, or the ``__call__`` of the object that it is, is of a kind."""
-    while isinstance(callback, functools.partial):
-        callback = callback.func
-    return is_kind(callback) or is_kind(type(callback).__call__)
 
 
 def _describe(found: object) -> str:

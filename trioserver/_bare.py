@@ -34,20 +34,29 @@ class Body:
         self.raised = exc_value
 
     def without_groups(self, group: BaseExceptionGroup) -> BaseException:
-        """What to raise in place of ``group``, which nurseries around this have raised.
+        """See `without_groups`."""
+        return without_groups(group, self.raised)
 
-        Raise it where ``group`` is not handled any more, or it becomes its context.
 
-        Returns:
-          ``group`` itself, if more than one thing went wrong.
-        """
-        found = _leaves(group)
-        if self.raised is None:
-            return found[0] if len(found) == 1 and isinstance(found[0], TrioserverError) else group
-        # By its leaves: a group of the body's own is taken apart and made anew on its way.
-        own = set(map(id, _leaves(self.raised)))
-        is_own = all(id(exc) in own or isinstance(exc, trio.Cancelled) for exc in found)
-        return self.raised if is_own else group
+def without_groups(group: BaseExceptionGroup, raised: BaseException | None = None) -> BaseException:
+    """What to raise in place of ``group``, which nurseries of ours have raised.
+
+    Raise it where ``group`` is not handled any more, or it becomes its context.
+
+    Args:
+      group: What came out.
+      raised: What the user's code inside has raised, if it has.
+
+    Returns:
+      ``group`` itself, if more than one thing went wrong.
+    """
+    found = _leaves(group)
+    if raised is None:
+        return found[0] if len(found) == 1 and isinstance(found[0], TrioserverError) else group
+    # By its leaves: a group of the user's own is taken apart and made anew on its way.
+    own = set(map(id, _leaves(raised)))
+    is_own = all(id(exc) in own or isinstance(exc, trio.Cancelled) for exc in found)
+    return raised if is_own else group
 
 
 def _leaves(exc: BaseException) -> list[BaseException]:

@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import sys
 import types
+from collections.abc import Callable  # noqa: TC003  # cheap, and needed to read signatures
 from typing import Final
 
 from trioserver._errors import AppError
@@ -60,13 +61,16 @@ def instantiate(found: object) -> object:
     return found() if isinstance(found, type) else found
 
 
-def is_async(callback: object) -> bool:
-    """Whether it is a coroutine function, or an object whose ``__call__`` is one."""
+def is_any(is_kind: Callable[[object], bool], callback: object) -> bool:
+    """Whether ``callback``, or the ``__call__`` of the object that it is, is of a kind."""
     while isinstance(callback, functools.partial):
         callback = callback.func
-    return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(
-        type(callback).__call__
-    )
+    return is_kind(callback) or is_kind(type(callback).__call__)
+
+
+def is_async(callback: object) -> bool:
+    """Whether it is a coroutine function, or an object whose ``__call__`` is one."""
+    return is_any(inspect.iscoroutinefunction, callback)
 
 
 def spec_of(found: object) -> str:

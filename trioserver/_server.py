@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, TypeVarTuple, final
+from typing import TYPE_CHECKING, TypeVarTuple, final
 
 import attrs
 import trio
@@ -33,10 +33,6 @@ class ServerStatistics(TaskStatistics):
 
     connections: int
     """Those that are open."""
-
-
-def _fields_of(tasks: TaskStatistics) -> dict[str, Any]:
-    return {field.name: getattr(tasks, field.name) for field in attrs.fields(TaskStatistics)}
 
 
 @final
@@ -115,7 +111,9 @@ class Server(TaskCalls):
     def statistics(self) -> ServerStatistics:
         """What has become of tasks and connections, in numbers as they are now."""
         tasks = TaskStatistics() if self._task_pool is None else self._pool.statistics()
-        return ServerStatistics(connections=len(self._connections), **_fields_of(tasks))
+        return ServerStatistics(
+            connections=len(self._connections), **attrs.asdict(tasks, recurse=False)
+        )
 
     def _connect(self, stream: trio.abc.Stream) -> None:
         """Serve a stream that came by another way than a listener."""

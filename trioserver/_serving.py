@@ -14,7 +14,8 @@ import trio
 
 import trioserver
 from trioserver._app import App, load_app
-from trioserver._errors import AppError, TrioserverError, summary_of
+from trioserver._bare import without_groups
+from trioserver._errors import AppError, summary_of
 from trioserver._guard import contained
 from trioserver._importing import refuse_in_spawned_child
 from trioserver._net._connections import Protocol, open_connections
@@ -91,11 +92,8 @@ async def run_event_worker(  # noqa: ASYNC128  # as above
     try:
         await _live(app, settings, listeners, workers, stopping, task_status)
     except BaseExceptionGroup as group:
-        # Every nursery on the way wraps what fails in it, and a start that fails has one reason.
-        cause = group
-        while isinstance(cause, BaseExceptionGroup) and len(cause.exceptions) == 1:
-            (cause,) = cause.exceptions
-        if not isinstance(cause, TrioserverError):
+        cause = without_groups(group)
+        if cause is group:
             raise
     else:
         return

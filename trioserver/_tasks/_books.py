@@ -47,7 +47,6 @@ class Worker:
         "probe_at",
         "probe_begun",
         "ready",
-        "ready_at",
         "reported",
         "runs",
         "runs_before",
@@ -59,7 +58,6 @@ class Worker:
         self.id = worker_id
         self.slots = concurrency
         self.ready = False
-        self.ready_at = 0.0
         # In the order in which they begin; the first ones run, or will in a moment.
         self.handed: dict[int, Job] = {}
         self.next_seq = 1
@@ -190,10 +188,9 @@ class Books:
         """Jobs that have not begun: queued, or handed ahead of what its worker can run."""
         return self.queue.waiting + self.handed - self.running
 
-    def add_worker(self, worker: Worker, now: float, life: float) -> None:
+    def add_worker(self, worker: Worker, life: float) -> None:
         """It has a new process, whose flight recorder says that 0 was begun last."""
         worker.ready = True
-        worker.ready_at = now
         worker.next_seq = 1
         worker.reported = 0
         worker.runs_before += worker.runs

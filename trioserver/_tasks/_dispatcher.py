@@ -133,9 +133,7 @@ class Dispatcher:
     # What an engine calls (`_engine.Events`)
 
     def worker_ready(self, worker_id: int) -> None:
-        self._books.add_worker(
-            self._books.workers[worker_id], self.clock(), self._replacement.life()
-        )
+        self._books.add_worker(self._books.workers[worker_id], self._replacement.life())
         self._changed()
 
     def reported(self, worker_id: int, reports: Sequence[Report]) -> None:
@@ -259,9 +257,8 @@ class Dispatcher:
             self._placement.run_times.learn(total, runs)
             self._replacement.look_for_wear(worker)
         else:
-            self._replacement.let_go(
-                worker
-            )  # what it had yet to skip may be what it was waited for
+            # What it had yet to skip may be what it was waited for.
+            self._replacement.let_go(worker)
 
     def _end_unbegun(self, job: Job, status: int, body: bytes) -> bool:
         """End ``job`` if it has not begun; False if it has, or may have."""

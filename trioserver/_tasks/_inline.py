@@ -12,8 +12,10 @@ import trio
 from trioserver._errors import AppError
 from trioserver._tasks._async_loop import run_order_async
 from trioserver._tasks._calls import is_in_task
+from trioserver._tasks._payloads import check_size
 from trioserver._tasks._policy import Policy
 from trioserver._tasks._running_orders import run_order
+from trioserver._tasks._task import id_of_posted
 from trioserver._tasks._wire import Answer, Kind
 
 if TYPE_CHECKING:
@@ -180,16 +182,10 @@ class _InlineWorker:
     def post(self, seq: int, body: bytes) -> int | None:
         if seq not in self.begun_at:
             return None
-        if len(body) > self._max_task_size:
-            raise ValueError(
-                f"the data is {len(body)} bytes pickled, more than max_task_size "
-                f"{self._max_task_size}"
-            )
+        check_size(body, "the data", self._max_task_size)
         self._events.posted(self.number, seq, body)
         answer, task_id, reason = self.answer
-        if answer == Answer.ACCEPTED:
-            return task_id
-        raise trio.WouldBlock(reason) if answer == Answer.FULL else trio.ClosedResourceError(reason)
+        return id_of_posted(answer, task_id, reason)
 
     # Its life
 

@@ -24,8 +24,10 @@ from collections import deque
 from collections.abc import Callable, Container  # noqa: TC003  # cheap, and needed to read signatures
 from typing import Final
 
+from trioserver._tasks._payloads import check_size
 from trioserver._tasks._recorder import Recorder  # noqa: TC001  # the same
-from trioserver._tasks._wire import ORDER, REPORT, Answer, Kind, Order, RecordStream, Status
+from trioserver._tasks._task import id_of_posted
+from trioserver._tasks._wire import ORDER, REPORT, Kind, Order, RecordStream, Status
 
 _RECEIVE_SIZE: Final = 256 * 1024
 _DOORBELL: Final = REPORT.pack(0, Status.PROGRESS, 0.0, 0.0, 0)
@@ -232,11 +234,7 @@ class Link:
 
     def post(self, seq: int, body: bytes) -> int | None:
         self._refuse_in_fork()
-        if len(body) > self.max_task_size:
-            raise ValueError(
-                f"the data is {len(body)} bytes pickled, more than max_task_size "
-                f"{self.max_task_size}"
-            )
+        check_size(body, "the data", self.max_task_size)
         if threading.get_ident() == self._loop_thread:
             self.flush()  # who waits for these need not wait for the answer
         post = _Post(seq)
@@ -249,18 +247,9 @@ class Link:
             self._ring()
         self._receive_until(lambda: post.answer)
         assert post.answer is not None, "it was waited for"
-        return _posted(post.answer)
+        _, task_id, verdict, _, reason = post.answer
+        return id_of_posted(verdict, task_id, reason.decode())
 
     def _refuse_in_fork(self) -> None:
         if os.getpid() != self._pid:
             raise RuntimeError("only the task worker itself speaks for a task, no forked process")
-
-
-def _posted(answer: Order) -> int:
-    _, task_id, verdict, _, body = answer
-    if verdict == Answer.ACCEPTED:
-        return task_id
-    import trio  # noqa: PLC0415  # most workers never need it
-
-    refused = trio.WouldBlock if verdict == Answer.FULL else trio.ClosedResourceError
-    raise refused(body.decode())

@@ -27,19 +27,16 @@ def run_noticed(
     """
     resume: Callable[[Any], Any] = call.send
     value: Any = None
-    try:
-        while True:
-            try:
-                trap = resume(value)
-            except StopIteration as done:
-                result: ResultT = done.value
-                return result
-            on_move()
-            try:
-                value = yield trap
-                resume = call.send
-            except BaseException as exc:  # noqa: ASYNC103, BLE001  # it belongs to `call`
-                value = exc
-                resume = call.throw
-    finally:
-        call.close()
+    while True:
+        try:
+            trap = resume(value)
+        except StopIteration as done:
+            result: ResultT = done.value
+            return result
+        on_move()
+        try:
+            value = yield trap
+            resume = call.send
+        except BaseException as exc:  # noqa: ASYNC103, BLE001  # it belongs to `call`
+            value = exc
+            resume = call.throw

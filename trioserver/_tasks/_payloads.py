@@ -1,4 +1,7 @@
-"""What is posted, as it travels."""
+"""What is posted, as it travels, and how large that may be.
+
+No trio, no attrs: task workers load this module.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,17 @@ def dump(value: object, what: str, max_task_size: int) -> bytes:
     except (Exception, SystemExit, GeneratorExit) as exc:  # it runs code of the user's
         kind = type(value).__name__
         raise TypeError(f"{what} of type {kind} cannot be pickled: {exc}") from exc
+    check_size(payload, what, max_task_size)
+    return payload
+
+
+def check_size(payload: bytes, what: str, max_task_size: int) -> None:
+    """Refuse what is too large to travel.
+
+    Raises:
+      ValueError: if ``payload`` has more bytes than ``max_task_size``; it says ``what`` that is.
+    """
     if len(payload) > max_task_size:
         raise ValueError(
             f"{what} is {len(payload)} bytes pickled, more than max_task_size {max_task_size}"
         )
-    return payload

@@ -171,7 +171,7 @@ class Placement:
         books = self._books
         if window == 0 or books.running == 0 or books.workers[0].slots > 1:
             return True
-        if self.run_times.is_worth_waking(books.queue.shared):
+        if books.queue.shared >= self.run_times.worth_waking:
             return True
         late = self._clock() - WINDOW
         return all(worker.heard_at <= late for worker in books.workers if worker.handed)

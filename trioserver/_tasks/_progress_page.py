@@ -62,10 +62,10 @@ def make_fence() -> Callable[[], None]:
 class ProgressWriter:
     """The worker's hand; one thread at a time."""
 
-    def __init__(self, view: memoryview, words: memoryview) -> None:
+    def __init__(self, view: memoryview, words: memoryview, fence: Callable[[], None]) -> None:
         self._view = view
         self._words = words
-        self._fence = make_fence()
+        self._fence = fence
         # It reads back nothing but *heard*: a task may have scribbled on the page.
         self._count = 0
         self._rung = 0
@@ -94,10 +94,10 @@ class ProgressWriter:
 class ProgressReader:
     """The dispatcher's hand."""
 
-    def __init__(self, view: memoryview, words: memoryview) -> None:
+    def __init__(self, view: memoryview, words: memoryview, fence: Callable[[], None]) -> None:
         self._view = view
         self._words = words
-        self._fence = make_fence()
+        self._fence = fence
         self._count = 0
         self._versions = [0] * MAX_HANDED
 

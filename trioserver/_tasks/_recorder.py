@@ -27,7 +27,6 @@ import math
 import mmap
 import os
 import tempfile
-import threading
 from collections.abc import Iterable  # noqa: TC003  # cheap, and needed to read the signature
 from typing import Final
 
@@ -39,6 +38,7 @@ from trioserver._tasks._progress_page import (
     PageError,
     ProgressReader,
     ProgressWriter,
+    make_fence,
 )
 from trioserver._tasks._wire import REPORT, RecordStream, Report
 
@@ -86,13 +86,7 @@ class _Mapping:
         self._view = memoryview(self._map)
         self._words = self._view.cast("Q")
         self._floats = self._view.cast("d")
-        lock = threading.Lock()
-        self._acquire, self._release = lock.acquire, lock.release
-
-    def _fence(self) -> None:
-        # An uncontended lock, taken and given back, orders what comes before against what follows.
-        self._acquire()
-        self._release()
+        self._fence = make_fence()
 
     def close(self) -> None:
         """Unmap the page."""
@@ -112,15 +106,14 @@ class Recorder(_Mapping):
         super().__init__(fd)
         self._words[_MAGIC_WORD] = _MAGIC
         self._published = 0
-        self._progress = ProgressWriter(self._view, self._words)
+        self._progress = ProgressWriter(self._view, self._words, self._fence)
 
     def begin(self, seq: int, now: float) -> bool:
         """Write that task ``seq`` begins; False if it was revoked and must not run."""
         words = self._words
         self._floats[_BEGUN_AT + seq % MAX_HANDED] = now
         words[_BEGUN] = seq
-        self._acquire()
-        self._release()
+        self._fence()
         return words[_REVOKED + seq % MAX_HANDED] != seq
 
     def end(self, seq: int) -> None:
@@ -134,8 +127,7 @@ class Recorder(_Mapping):
         if end > RECORD_SIZE:
             return False
         self._view[start:end] = record
-        self._acquire()
-        self._release()
+        self._fence()
         self._published += len(record)
         self._words[_PUBLISHED] = self._published
         return True
@@ -164,7 +156,7 @@ class Page(_Mapping):
 
     def __init__(self, fd: int) -> None:
         super().__init__(fd)
-        self._progress = ProgressReader(self._view, self._words)
+        self._progress = ProgressReader(self._view, self._words, self._fence)
 
     def revoke(self, seq: int) -> bool:
         """Take back task ``seq``; False if it has begun, or may have."""

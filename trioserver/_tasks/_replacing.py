@@ -78,8 +78,7 @@ class Replacement:
         self._take_back_all(worker)
         if all(self._watch.has_ended(worker, job) for job in worker.handed.values()):
             logger.warning("task worker %d does not answer; it is killed", worker.id)
-            self._books.remove_worker(worker)
-            self._engine.kill(worker.id)
+            self._kill(worker)
         # Else it has begun something since it was looked at.
 
     def kill(self, worker: Worker) -> None:
@@ -87,6 +86,9 @@ class Replacement:
         if not worker.ready:
             return  # it is on its end already
         self._take_back_all(worker)
+        self._kill(worker)
+
+    def _kill(self, worker: Worker) -> None:
         self._books.remove_worker(worker)
         self._engine.kill(worker.id)
 

@@ -49,11 +49,7 @@ class RunTimes:
         """How many jobs to hand ahead of a running one."""
         return max(1, min(MAX_AHEAD, int(WINDOW / max(self._mean, 1e-9))))
 
-    def is_worth_waking(self, jobs: int) -> bool:
-        """Whether so many ``jobs`` are worth waking another worker for."""
-        return jobs * self._mean >= WAKE_WORTH
-
     @property
     def worth_waking(self) -> float:
-        """How many jobs are worth it; infinite if they take no time at all."""
+        """How many jobs are worth waking another worker for; infinite if they take no time."""
         return WAKE_WORTH / self._mean if self._mean else math.inf

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from trioserver._errors import summary_of
 from trioserver._importing import own_traceback
+from trioserver._tasks._payloads import check_size
 from trioserver._tasks._task import Task
 from trioserver._tasks._wire import Failure, Kind, Order, Status
 
@@ -74,11 +75,7 @@ def pack_result(value: object, max_task_size: int) -> bytes:
         raise TypeError(
             f"the task's result of type {type(value).__name__} cannot be pickled: {summary_of(exc)}"
         ) from exc
-    if len(body) > max_task_size:
-        raise ValueError(
-            f"the task's result is {len(body)} bytes pickled, more than max_task_size "
-            f"{max_task_size}"
-        )
+    check_size(body, "the task's result", max_task_size)
     return body
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final, NoReturn, Protocol, final
 
 from trioserver._errors import summary_of
 from trioserver._tasks._recorder import PROGRESS_SIZE
+from trioserver._tasks._wire import Answer
 
 
 class TaskLink(Protocol):
@@ -138,3 +139,19 @@ def _pickled(value: object, what: str) -> bytes:
         raise TypeError(
             f"the {what} of type {type(value).__name__} cannot be pickled: {summary_of(exc)}"
         ) from exc
+
+
+def id_of_posted(answer: int, task_id: int, reason: str) -> int:
+    """The id of a task that a task has posted, or the refusal that Trio has a name for.
+
+    Args:
+      answer: An `Answer`.
+      task_id: The id, if it was accepted.
+      reason: Why it was not.
+    """
+    if answer == Answer.ACCEPTED:
+        return task_id
+    import trio  # noqa: PLC0415  # most workers never need it
+
+    refused = trio.WouldBlock if answer == Answer.FULL else trio.ClosedResourceError
+    raise refused(reason)
