@@ -93,9 +93,11 @@ def oversleep(_task: Task) -> None:
     time.sleep(FOREVER)
 
 
-def hold_the_gil(_task: Task) -> None:
-    """In one C call, which nothing interrupts."""
-    ctypes.PyDLL(None).pause()
+def hold_the_gil(_task: Task) -> NoReturn:
+    """In a C call that only a signal interrupts; a worker has handlers for some, and goes on."""
+    pause = ctypes.PyDLL(None).pause
+    while True:
+        pause()
 
 
 def stop_oneself(_task: Task) -> None:
