@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import socket
 import struct
@@ -118,7 +119,11 @@ async def serving(
         try:
             async with (
                 open_connections(
-                    protocol, max_conn=max_conn, pacer=pacer or Pacer(), stopping=stopping
+                    protocol,
+                    ids=itertools.count(1),
+                    max_conn=max_conn,
+                    pacer=pacer or Pacer(),
+                    stopping=stopping,
                 ) as connections,
                 connections.handling(stopping),
             ):

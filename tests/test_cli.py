@@ -111,10 +111,15 @@ def test_check_shows_what_would_run(run: Run, here: Path, monkeypatch: pytest.Mo
         "task_window = 0  (default)\n"
         "task_max_request = 0  (default)\n"
         "task_max_memory = 0  (default)\n"
+        "max_request = 0  (default)\n"
+        "worker_timeout = 30.0  (default)\n"
         "max_conn = 10000  (default)\n"
         "package_max_length = 2097152  (default)\n"
         "max_wait_time = 1.0  (from server.toml)\n"
         "backlog = 1024  (default)\n"
+        "pid_file = ''  (default)\n"
+        "control = ''  (default)\n"
+        "reload = False  (default)\n"
         "log_level = 'debug'  (from TRIOSERVER_LOG_LEVEL)\n"
     )
 
@@ -164,10 +169,10 @@ def test_problems_of_settings_are_said_together(
     (here / "server.toml").write_text("backlog = 0\n")
     monkeypatch.setenv("TRIOSERVER_MAX_CONN", "many")
 
-    assert run("shop:App", "--config=server.toml", "--worker-num=3", "--bakclog=1") == refused(
+    assert run("shop:App", "--config=server.toml", "--worker-num=0", "--bakclog=1") == refused(
         "server.toml: backlog must be from 1 to 2147483647: 0",
         "TRIOSERVER_MAX_CONN: max_conn must be a whole number: 'many'",
-        "--worker-num: worker_num must be 1, since several event workers do not exist yet: 3",
+        "--worker-num: worker_num must be >= 1: 0",
         "unknown argument '--bakclog=1' (did you mean '--backlog'?)",
     )
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # A value of each setting that is not the default, as text and as it is kept.
 SAMPLES: dict[str, tuple[str, Any]] = {
     "bind": ("127.0.0.1:0", ("127.0.0.1:0",)),
-    "worker_num": ("1", 1),
+    "worker_num": ("2", 2),
     "task_worker_num": ("3", 3),
     "max_queued_tasks": ("7", 7),
     "max_queued_bytes": ("1000", 1000),
@@ -26,10 +26,15 @@ SAMPLES: dict[str, tuple[str, Any]] = {
     "task_window": ("1", 1),
     "task_max_request": ("200", 200),
     "task_max_memory": ("100000000", 100_000_000),
+    "max_request": ("1000", 1000),
+    "worker_timeout": ("2.5", 2.5),
     "max_conn": ("20", 20),
     "package_max_length": ("4096", 4096),
     "max_wait_time": ("0.5", 0.5),
     "backlog": ("9", 9),
+    "pid_file": ("server.pid", "server.pid"),
+    "control": ("unix:/run/server", "unix:/run/server"),
+    "reload": ("true", True),
     "log_level": ("debug", "debug"),
 }
 UNKNOWN_VARIABLE = "unknown setting in the environment"
@@ -48,6 +53,13 @@ def problems_of(layers: Layers) -> list[str]:
     return str(raised.value).splitlines()
 
 
+def as_toml(value: object) -> str:
+    """``value`` as TOML writes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return repr(list(value) if isinstance(value, tuple) else value)
+
+
 def test_every_setting_has_a_sample() -> None:
     """So that no new setting goes untested here."""
     assert list(SAMPLES) == list(FIELDS)
@@ -57,7 +69,7 @@ def test_every_setting_has_a_sample() -> None:
 def test_every_setting_can_be_set_in_every_layer(name: str, toml: Path) -> None:
     """TOML, environment and flags know each setting, and the value remembers which one it was."""
     text, value = SAMPLES[name]
-    toml.write_text(f"{name} = {list(value) if isinstance(value, tuple) else value!r}\n")
+    toml.write_text(f"{name} = {as_toml(value)}\n")
     in_toml, in_environment, in_flags = Layers(), Layers(), Layers()
     in_toml.add_toml(str(toml))
     in_environment.add_environment({env_name(name): text})
@@ -148,7 +160,7 @@ def test_all_errors_of_all_layers_are_reported_together(toml: Path) -> None:
     layers.add_environment(
         {"TRIOSERVER_TASKS_NUM": "4", "TRIOSERVER_MAX_WAIT_TIME": "", "TRIOSERVER_MAX_CONN": "9"}
     )
-    layers.add_flags({"worker_num": ["4"], "package_max_length": ["2M"], "backlog": ["5"]})
+    layers.add_flags({"worker_num": ["0"], "package_max_length": ["2M"], "backlog": ["5"]})
     layers.refuse("unknown argument '--x'")
 
     assert problems_of(layers) == [
@@ -156,7 +168,7 @@ def test_all_errors_of_all_layers_are_reported_together(toml: Path) -> None:
         f"{toml}: backlog must be a whole number: 'many'",
         "TRIOSERVER_MAX_WAIT_TIME: max_wait_time must be a number: ''",
         f"{UNKNOWN_VARIABLE}: TRIOSERVER_TASKS_NUM (did you mean 'TRIOSERVER_TASK_WORKER_NUM'?)",
-        "--worker-num: worker_num must be 1, since several event workers do not exist yet: 4",
+        "--worker-num: worker_num must be >= 1: 0",
         "--package-max-length: package_max_length must be a whole number: '2M'",
         "unknown argument '--x'",
     ]

@@ -30,10 +30,15 @@ def test_defaults() -> None:
         "task_window": 0,
         "task_max_request": 0,
         "task_max_memory": 0,
+        "max_request": 0,
+        "worker_timeout": 30.0,
         "max_conn": 10_000,
         "package_max_length": 2_097_152,
         "max_wait_time": 5.0,
         "backlog": 1024,
+        "pid_file": "",
+        "control": "",
+        "reload": False,
         "log_level": "info",
     }
 
@@ -79,7 +84,6 @@ def test_a_whole_number_is_a_number() -> None:
             ),
         ),
         ("worker_num", 0, "worker_num must be >= 1: 0"),
-        ("worker_num", 2, "worker_num must be 1, since several event workers do not exist yet: 2"),
         ("task_worker_num", -1, "task_worker_num must be >= 0: -1"),
         ("task_worker_num", "4", "task_worker_num must be a whole number: '4'"),
         ("task_worker_num", 4.0, "task_worker_num must be a whole number: 4.0"),

@@ -291,7 +291,11 @@ async def test_statistics_of_a_server_without_workers() -> None:
     """There are no tasks, and connections all the same."""
     async with open_app(App, in_memory=True) as running, await running.connect() as client:
         assert client is not None
-        assert running.server.statistics() == ServerStatistics(connections=1)
+        statistics = running.server.statistics()
+        assert (statistics.connections, statistics.posted) == (1, 0)
+        (worker,) = statistics.event_workers
+        assert (worker.id, worker.pid, worker.state) == (0, os.getpid(), "running")
+        assert worker.connections == 1
 
 
 async def test_statistics_of_an_embedded_pool() -> None:

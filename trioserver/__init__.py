@@ -32,10 +32,11 @@ if TYPE_CHECKING:
     from trioserver._net._framing import LengthFraming as LengthFraming
     from trioserver._net._framing import RawFraming as RawFraming
     from trioserver._server import Server as Server
-    from trioserver._server import ServerStatistics as ServerStatistics
     from trioserver._serving import serve as serve
     from trioserver._settings import Settings as Settings
     from trioserver._settings import SettingsError as SettingsError
+    from trioserver._statistics import EventWorkerStatistics as EventWorkerStatistics
+    from trioserver._statistics import ServerStatistics as ServerStatistics
     from trioserver._tasks._statistics import Quantiles as Quantiles
     from trioserver._tasks._statistics import RunningTask as RunningTask
     from trioserver._tasks._statistics import TaskStatistics as TaskStatistics
@@ -70,7 +71,8 @@ _HOMES: Final = {
         "LengthFraming",
         "RawFraming",
     ),
-    "_server": ("Server", "ServerStatistics"),
+    "_server": ("Server",),
+    "_statistics": ("EventWorkerStatistics", "ServerStatistics"),
     "_serving": ("serve",),
     "_settings": ("Settings", "SettingsError"),
     "_tasks._task": ("Task",),

@@ -121,13 +121,13 @@ def make_parser(*, takes_app: bool = True) -> argparse.ArgumentParser:
         is_list = isinstance(field.default, tuple)
         default = ", ".join(field.default or ()) if is_list else field.default
         more = " May be repeated." if is_list else ""
-        group.add_argument(
-            flag(name),
-            dest=name,
-            metavar=unit.upper(),
-            action="append",
-            help=f"{doc}{more} [{default}]".replace("%", "%%"),
-        )
+        text = f"{doc}{more} [{default}]".replace("%", "%%")
+        if isinstance(field.default, bool):
+            group.add_argument(flag(name), dest=name, action="append_const", const="on", help=text)
+        else:
+            group.add_argument(
+                flag(name), dest=name, metavar=unit.upper(), action="append", help=text
+            )
     return parser
 
 

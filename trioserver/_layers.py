@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 ENV_PREFIX: Final = "TRIOSERVER_"
 DEFAULT: Final = "default"
 
+_SWITCHES: Final = {
+    **dict.fromkeys(("1", "true", "yes", "on"), True),
+    **dict.fromkeys(("0", "false", "no", "off"), False),
+}
+
 FIELDS: Final[dict[str, attrs.Attribute[Any]]] = attrs.fields_dict(Settings)
 
 
@@ -117,6 +122,8 @@ def flag(name: str) -> str:
 
 def _value_of(text: str, default: object) -> object:
     """``text`` as a value like ``default``; as it is if it cannot be, for the check to refuse."""
+    if isinstance(default, bool):
+        return _SWITCHES.get(text.lower(), text)
     try:
         return type(default)(text)  # type: ignore[call-arg]  # int, float or str
     except ValueError:

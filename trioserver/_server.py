@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, TypeVarTuple, final
+from typing import TYPE_CHECKING, Protocol, TypeVarTuple, final
 
-import attrs
 import trio
 
 from trioserver._guard import contained
-from trioserver._tasks._statistics import TaskStatistics
 from trioserver._tasks._task_calls import TaskCalls
 
 if TYPE_CHECKING:
@@ -18,6 +16,7 @@ if TYPE_CHECKING:
     from trioserver._net._connection import Connection
     from trioserver._net._connections import Connections
     from trioserver._settings import Settings
+    from trioserver._statistics import ServerStatistics
     from trioserver._stopping import Stopping
     from trioserver._tasks._pool import Pool
 
@@ -26,13 +25,28 @@ ArgsT = TypeVarTuple("ArgsT")
 logger = logging.getLogger("trioserver.server")
 
 
-@final
-@attrs.frozen(kw_only=True)
-class ServerStatistics(TaskStatistics):
-    """All tasks since the start, and the connections of now."""
+class Whole(Protocol):
+    """The server that an event worker is a part of."""
 
-    connections: int
-    """Those that are open."""
+    connections: Connections
+    """Those of this event worker."""
+    pool: Pool | None
+    """The tasks of this event worker."""
+
+    def statistics(self) -> ServerStatistics:
+        """See `Server.statistics`."""
+
+    def reload(self, *, only_task_workers: bool = False) -> None:
+        """See `Server.reload`."""
+
+    def shutdown(self) -> None:
+        """See `Server.shutdown`."""
+
+    def cancel(self, task_id: int) -> bool:
+        """End a task, whoever has posted it."""
+
+    def send_message(self, worker_id: int | None, message: object) -> None:
+        """Send to one event worker, or to all others; see `Server.send_message`."""
 
 
 @final
@@ -45,24 +59,28 @@ class Server(TaskCalls):
     def __init__(
         self,
         *,
+        worker_id: int,
         settings: Settings,
         addresses: tuple[str, ...],
+        whole: Whole,
         stopping: Stopping,
         connections: Connections,
         pool: Pool | None,
         background: trio.Nursery,
     ) -> None:
+        self._worker_id = worker_id
         self._settings = settings
-        self._addresses = addresses
+        self._whole = whole
         self._stopping = stopping
+        self._addresses = addresses
         self._connections = connections
         self._task_pool = pool
         self._background = background
 
     @property
     def worker_id(self) -> int:
-        """The number of this event worker; 0 where there is one."""
-        return 0
+        """The number of this event worker, from 0 to ``worker_num`` - 1; its successors keep it."""
+        return self._worker_id
 
     @property
     def settings(self) -> Settings:
@@ -101,19 +119,62 @@ class Server(TaskCalls):
         self._background.start_soon(contained, logger, label, async_fn, *args, name=label)
 
     def shutdown(self) -> None:
-        """Begin a graceful stop, as SIGTERM does; returns at once, and may be called again.
+        """Begin a graceful stop of the whole server; returns at once, and may be called again.
+
+        It is what SIGTERM does.
 
         The server stops accepting and reading, lets callbacks end and tasks run, queued ones too,
         for `Settings.max_wait_time` at the most, and delivers a completion for every task.
         """
-        self._stopping.request()
+        self._whole.shutdown()
+
+    def reload(self, *, only_task_workers: bool = False) -> None:
+        """Have fresh processes with the app's code of now take over; returns at once.
+
+        It is what SIGUSR1 does, or SIGUSR2 for task workers alone. No connection is refused, no
+        task is lost, and code that is broken changes nothing. What is asked for during a reload
+        follows it, once.
+
+        Raises:
+          RuntimeError: if the server is stopping; if there is nothing to reload: no task workers,
+            or, in a program that embeds the server, anything but task workers.
+        """
+        self._whole.reload(only_task_workers=only_task_workers)
+
+    def send_message(self, worker_id: int, message: object) -> None:
+        """Have ``on_message`` called in another event worker (Swoole's ``sendMessage``).
+
+        Returns at once. The message is lost if that worker dies before it has it, or is being
+        replaced.
+
+        Args:
+          worker_id: Which one.
+          message: Anything that can be pickled.
+
+        Raises:
+          TypeError: if the message cannot be pickled.
+          ValueError: if there is no such worker, or it is this one, or the message is larger than
+            `Settings.max_task_size`.
+          RuntimeError: if the app has no ``on_message``.
+          trio.WouldBlock: if too many messages are on their way.
+        """
+        self._whole.send_message(worker_id, message)
+
+    def broadcast(self, message: object) -> None:
+        """Have ``on_message`` called in all other event workers; else as `send_message`."""
+        self._whole.send_message(None, message)
+
+    def cancel(self, task_id: int) -> bool:
+        """End a task as `TaskCalls.cancel` does, also one that another event worker has posted."""
+        return self._pool.cancel(task_id) or self._whole.cancel(task_id)
 
     def statistics(self) -> ServerStatistics:
-        """What has become of tasks and connections, in numbers as they are now."""
-        tasks = TaskStatistics() if self._task_pool is None else self._pool.statistics()
-        return ServerStatistics(
-            connections=len(self._connections), **attrs.asdict(tasks, recurse=False)
-        )
+        """What has become of tasks, connections and processes of the whole server, in numbers.
+
+        Where there are several event workers, it waits for the manager's answer, for some hundred
+        microseconds.
+        """
+        return self._whole.statistics()
 
     def _connect(self, stream: trio.abc.Stream) -> None:
         """Serve a stream that came by another way than a listener."""

@@ -6,13 +6,16 @@ out to stop. Nothing polls a flag; all stages of a stop share one deadline (`_st
 
 from __future__ import annotations
 
+import itertools
 import logging
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
+import attrs
 import trio
 
 import trioserver
+from trioserver._alone import Alone
 from trioserver._app import App, load_app
 from trioserver._bare import without_groups
 from trioserver._errors import AppError, summary_of
@@ -29,10 +32,12 @@ from trioserver._tasks._pool import open_pool
 from trioserver._tasks._workers import open_dispatcher
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from trioserver._net._listeners import Listener
+    from trioserver._server import Whole
+    from trioserver._tasks._entrance import PoolDispatcher
     from trioserver._tasks._workers import TaskWorkers
 
 T = TypeVar("T")
@@ -85,12 +90,59 @@ async def run_event_worker(  # noqa: ASYNC128  # as above
     workers: TaskWorkers | None,
     stopping: Stopping,
     *,
+    start_anew: Callable[[], Awaitable[object]] | None = None,
     task_status: trio.TaskStatus[Server],
 ) -> None:
-    """Run an event worker on bound sockets, over an engine of the caller's; see `serve`."""
+    """Be the only event worker of a server, on bound sockets, over an engine of the caller's.
+
+    See `serve`; ``start_anew`` is `Alone`'s.
+    """
+    whole = Alone(stopping, workers, start_anew)
+
+    async def listen() -> None:  # noqa: ASYNC124  # others wait here for their manager
+        for listener in listeners:
+            listener.listen(settings.backlog)
+
+    surroundings = Surroundings(
+        worker_id=0,
+        stream_ids=itertools.count(1),
+        dispatching=None if workers is None else open_dispatcher(workers),
+        whole=whole,
+        may_accept=listen,
+        beside=whole.run_reloads,
+    )
+    await live_in(surroundings, app, settings, listeners, stopping, task_status=task_status)
+
+
+@attrs.frozen(kw_only=True)
+class Surroundings:
+    """What an event worker has from the server that it is a part of."""
+
+    worker_id: int
+    stream_ids: Iterator[int]
+    """The ids of its connections."""
+    dispatching: AbstractAsyncContextManager[PoolDispatcher] | None
+    """Opens what has its tasks run, if there are task workers."""
+    whole: Whole
+    may_accept: Callable[[], Awaitable[object]]
+    """Called when it is ready; returns when the sockets listen and it may accept."""
+    beside: Callable[[], Awaitable[object]]
+    """Runs while it lives."""
+
+
+async def live_in(  # noqa: ASYNC128  # as above
+    surroundings: Surroundings,
+    app: App,
+    settings: Settings,
+    listeners: Sequence[Listener],
+    stopping: Stopping,
+    *,
+    task_status: trio.TaskStatus[Server],
+) -> None:
+    """Be an event worker on bound sockets."""
     cause: BaseException
     try:
-        await _live(app, settings, listeners, workers, stopping, task_status)
+        await _live(surroundings, app, settings, listeners, stopping, task_status)
     except BaseExceptionGroup as group:
         cause = without_groups(group)
         if cause is group:
@@ -104,10 +156,10 @@ async def run_event_worker(  # noqa: ASYNC128  # as above
 
 
 async def _live(
+    surroundings: Surroundings,
     app: App,
     settings: Settings,
     listeners: Sequence[Listener],
-    workers: TaskWorkers | None,
     stopping: Stopping,
     task_status: trio.TaskStatus[Server],
 ) -> None:
@@ -123,10 +175,14 @@ async def _live(
     )
     async with (
         # 5. the task workers leave
-        _maybe(None if workers is None else open_dispatcher(workers)) as dispatcher,
+        _maybe(surroundings.dispatching) as dispatcher,
         # 4. connections close
         open_connections(
-            protocol, max_conn=settings.max_conn, pacer=pacer, stopping=stopping
+            protocol,
+            ids=surroundings.stream_ids,
+            max_conn=settings.max_conn,
+            pacer=pacer,
+            stopping=stopping,
         ) as connections,
         # what `Server.start_soon` has started is cancelled
         _open_background() as background,
@@ -139,9 +195,13 @@ async def _live(
         # 2. callbacks end
         connections.handling(stopping),
     ):
+        whole = surroundings.whole
+        whole.connections, whole.pool = connections, pool
         server = Server(
+            worker_id=surroundings.worker_id,
             settings=settings,
             addresses=tuple(listener.address for listener in listeners),
+            whole=whole,
             stopping=stopping,
             connections=connections,
             pool=pool,
@@ -152,16 +212,20 @@ async def _live(
         await _start(app, server)
         # 1. nobody is accepted any more
         async with trio.open_nursery() as accepting:
+            accepting.start_soon(surroundings.beside)
+            await surroundings.may_accept()
             for listener in listeners:
-                listener.listen(settings.backlog)
                 accepting.start_soon(listener.accept_into, connections)
             _log_start(app, server, trio.current_time() - began)
             task_status.started(server)
             await stopping.wait_requested()
             logger.info("stopping, within %g s", settings.max_wait_time)
             accepting.cancel_scope.cancel()
-        for listener in listeners:
-            listener.close()
+        if stopping.keeps_listening:
+            await stopping.wait_before_idle_ones_close(connections.wait_none)
+        else:
+            for listener in listeners:
+                listener.close()
     if app.on_worker_stop is not None:
         with stopping.for_a_stage() as stage:
             await contained(logger, "on_worker_stop", app.on_worker_stop, server)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import attrs
 
-from trioserver._addresses import parse_address
+from trioserver._addresses import UnixAddress, parse_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -57,10 +57,18 @@ def _one_of(choices: tuple[str, ...]) -> Check:
     return lambda value: None if value in choices else f"must be one of {', '.join(choices)}"
 
 
-def _one_for_now(value: int) -> str | None:
-    if value < 1:
-        return "must be >= 1"
-    return "must be 1, since several event workers do not exist yet" if value > 1 else None
+def _unix_or_none(value: str) -> str | None:
+    if not value:
+        return None
+    try:
+        address = parse_address(value)
+    except ValueError as exc:
+        return f"has a bad address: {exc}"
+    return None if isinstance(address, UnixAddress) else "must be unix:/path, or empty"
+
+
+def _anything(_value: object) -> None:
+    return None
 
 
 def _addresses(value: tuple[str, ...]) -> str | None:
@@ -114,7 +122,12 @@ class Settings:
     )
     worker_num: int = attrs.field(
         default=1,
-        metadata=_about("Event workers; only 1 for now.", unit="processes", check=_one_for_now),
+        metadata=_about(
+            "Event workers, which handle connections; from 2 on they have a manager, and share the "
+            "task workers.",
+            unit="processes",
+            check=_at_least(1),
+        ),
     )
     task_worker_num: int = attrs.field(
         default=0,
@@ -200,10 +213,29 @@ class Settings:
             check=_at_least(0),
         ),
     )
+    max_request: int = attrs.field(
+        default=0,
+        metadata=_about(
+            "Frames after which an event worker is replaced, or up to a quarter fewer, so that not "
+            "all leave together; 0 for never.",
+            unit="frames",
+            check=_at_least(0),
+        ),
+    )
+    worker_timeout: float = attrs.field(
+        default=30.0,
+        converter=_as_float,
+        metadata=_about(
+            "How long an event worker may fail to answer its manager before it is replaced.",
+            unit="seconds",
+            check=_more_than(0),
+        ),
+    )
     max_conn: int = attrs.field(
         default=10_000,
         metadata=_about(
-            "Connections open at a time; beyond it, clients wait in the backlog.",
+            "Connections open at a time in an event worker; beyond it, clients wait in the "
+            "backlog.",
             unit="connections",
             check=_at_least(1),
         ),
@@ -229,6 +261,31 @@ class Settings:
             "Clients that the kernel lets wait to be accepted; the system may allow fewer.",
             unit="connections",
             check=_from_to(1, 2**31 - 1),
+        ),
+    )
+    pid_file: str = attrs.field(
+        default="",
+        metadata=_about(
+            "A file for the process id while the server runs; empty for none.",
+            unit="path",
+            check=_anything,
+        ),
+    )
+    control: str = attrs.field(
+        default="",
+        metadata=_about(
+            "Where python -m trioserver.ctl reaches the server: unix:/path, in a directory that "
+            "nobody else may enter; empty for nowhere.",
+            unit="address",
+            check=_unix_or_none,
+        ),
+    )
+    reload: bool = attrs.field(
+        default=False,
+        metadata=_about(
+            "Whether to reload when a file of the app changes, for development.",
+            unit="switch",
+            check=_anything,
         ),
     )
     log_level: str = attrs.field(
@@ -266,6 +323,7 @@ def _problem(field: attrs.Attribute[Any], value: object) -> str | None:
 
 
 _TYPE_NAMES: Final = {
+    bool: "true or false",
     int: "a whole number",
     float: "a number",
     str: "text",

@@ -8,7 +8,6 @@ still answer.
 
 from __future__ import annotations
 
-import itertools
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,7 @@ from trioserver._net._transport import SocketTransport, StreamTransport
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from trioserver._net._framing import Decoder, Framing
     from trioserver._net._readiness import Readiness
@@ -54,6 +53,7 @@ class Connections:
 
     Args:
       protocol: What is done with them.
+      ids: Theirs, unique in the server's life.
       max_conn: How many may be open at a time.
       readiness: Watches their sockets.
       nursery: Where their Trio tasks live.
@@ -63,6 +63,7 @@ class Connections:
     def __init__(
         self,
         protocol: Protocol,
+        ids: Iterator[int],
         max_conn: int,
         readiness: Readiness,
         nursery: trio.Nursery,
@@ -76,7 +77,7 @@ class Connections:
         self.on_closing: Callable[[Connection], None] | None = None
         self._max_conn = max_conn
         self._readiness = readiness
-        self._ids = itertools.count(1)
+        self._ids = ids
         self._open: dict[int, Connection] = {}
         self._waiting_for_one_to_leave = trio.lowlevel.ParkingLot()
         # Those whose callbacks have not ended.
@@ -104,6 +105,11 @@ class Connections:
     async def wait_room(self) -> None:
         """Until one more may come."""
         while self.is_full:
+            await self._waiting_for_one_to_leave.park()
+
+    async def wait_none(self) -> None:
+        """Until none is open."""
+        while self._open:
             await self._waiting_for_one_to_leave.park()
 
     def add_socket(self, sock: socket.socket) -> None:
@@ -180,18 +186,17 @@ class Connections:
         for connection in self._open.values():
             connection.begin_close("server stopped")
         with stopping.for_a_stage():
-            while self._open:
-                await self._waiting_for_one_to_leave.park()
+            await self.wait_none()
         stopping.cut += len(set(self._open.values()) - self._cut)
 
 
 @asynccontextmanager
 async def open_connections(
-    protocol: Protocol, *, max_conn: int, pacer: Pacer, stopping: Stopping
+    protocol: Protocol, *, ids: Iterator[int], max_conn: int, pacer: Pacer, stopping: Stopping
 ) -> AsyncIterator[Connections]:
     """Connections; at a regular end all are closed, and their ``on_close`` has run."""
     async with open_readiness() as readiness, trio.open_nursery() as nursery:
-        connections = Connections(protocol, max_conn, readiness, nursery, pacer)
+        connections = Connections(protocol, ids, max_conn, readiness, nursery, pacer)
         yield connections
         await connections.close_all(stopping)
         nursery.cancel_scope.cancel()

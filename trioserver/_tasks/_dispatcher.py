@@ -16,6 +16,7 @@ Rules:
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from random import Random
@@ -78,6 +79,8 @@ class Dispatcher:
         self._attempts = Attempts(books.queue, self._counters, clock, set_alarm, random)
         self._replacement = Replacement(books, engine, self._placement, watch, policy, random)
         self._listeners: list[Callable[[], None]] = []
+        self.ids = itertools.count()
+        """Ids for jobs, for whoever posts."""
 
     # What a pool calls
 
@@ -92,6 +95,11 @@ class Dispatcher:
         return self._books.waiting
 
     @property
+    def bytes_elsewhere(self) -> int:
+        """Nothing: one pool posts here, and counts its own."""
+        return 0
+
+    @property
     def running(self) -> int:
         """Jobs that run."""
         return self._books.running
@@ -99,6 +107,9 @@ class Dispatcher:
     def on_room(self, listener: Callable[[], None]) -> None:
         """Have ``listener`` called whenever `waiting` may have become less."""
         self._listeners.append(listener)
+
+    def want_room(self) -> None:
+        """Nothing has to be done: listeners are called after every change."""
 
     def accept(self, job: Job) -> None:
         """Queue ``job``; it ends in exactly one ``job.sink.job_ended(job)``."""

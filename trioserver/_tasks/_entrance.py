@@ -12,7 +12,7 @@ Rules:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
@@ -22,12 +22,47 @@ from trioserver._tasks._finishing import is_in_on_finish
 from trioserver._tasks._wire import Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from trioserver._pacing import Pacer
     from trioserver._settings import Settings
-    from trioserver._tasks._dispatcher import Dispatcher
     from trioserver._tasks._job import Job, Owner
+    from trioserver._tasks._statistics import TaskStatistics
+
+
+class PoolDispatcher(Protocol):
+    """A dispatcher as a pool has it: in the same process, or at the other end of a socket."""
+
+    @property
+    def workers(self) -> int:
+        """How many task workers there are."""
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that have not begun, whoever has posted them."""
+
+    @property
+    def bytes_elsewhere(self) -> int:
+        """Bytes of the data of jobs that other pools have posted and that have not ended."""
+
+    @property
+    def ids(self) -> Iterator[int]:
+        """Ids for jobs."""
+
+    def accept(self, job: Job) -> None:
+        """Queue ``job``; it ends in exactly one ``job.sink.job_ended(job)``."""
+
+    def cancel(self, job: Job, reason: str) -> None:
+        """End ``job`` as cancelled, now or soon."""
+
+    def on_room(self, listener: Callable[[], None]) -> None:
+        """Have ``listener`` called whenever there may be more room than there was."""
+
+    def want_room(self) -> None:
+        """Somebody waits for room, so ``listener`` must be called when there is some."""
+
+    def statistics(self) -> TaskStatistics:
+        """All numbers as they are now."""
 
 
 class Entrance:
@@ -42,7 +77,7 @@ class Entrance:
 
     def __init__(
         self,
-        dispatcher: Dispatcher,
+        dispatcher: PoolDispatcher,
         accept: Callable[[Job], int],
         settings: Settings,
         pacer: Pacer,
@@ -79,6 +114,7 @@ class Entrance:
             try:
                 return admission.post_nowait(job)
             except trio.WouldBlock:
+                self._dispatcher.want_room()
                 return await admission.post_in_turn(job)
         except BaseException:
             self._give_up(job)
@@ -111,6 +147,8 @@ class Entrance:
         """Let in those who wait, as far as there is room."""
         self._for_on_finish.call()
         self._for_others.call()
+        if self._for_on_finish or self._for_others:
+            self._dispatcher.want_room()
 
     def close(self) -> None:
         """Let nobody in from now on."""
@@ -171,7 +209,8 @@ class Entrance:
         if self._dispatcher.waiting >= self._max_tasks:
             return False
         # One that is larger than all of it must still have its turn.
-        return not self._bytes or self._bytes + len(job.payload) <= self._max_bytes
+        held = self._bytes + self._dispatcher.bytes_elsewhere
+        return not held or held + len(job.payload) <= self._max_bytes
 
     def _has_room(self, job: Job) -> bool:
         return (

@@ -10,7 +10,6 @@ Rules:
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 from contextlib import asynccontextmanager
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from trioserver._pacing import Pacer
     from trioserver._settings import Settings
     from trioserver._stopping import Stopping
-    from trioserver._tasks._dispatcher import Dispatcher
+    from trioserver._tasks._entrance import PoolDispatcher
     from trioserver._tasks._finishing import OnFinish
     from trioserver._tasks._job import Owner
     from trioserver._tasks._progress import OnProgress
@@ -65,7 +64,7 @@ class Pool:
 
     def __init__(
         self,
-        dispatcher: Dispatcher,
+        dispatcher: PoolDispatcher,
         nursery: trio.Nursery,
         on_finish: OnFinish,
         on_progress: OnProgress | None,
@@ -79,7 +78,6 @@ class Pool:
         self._settings = settings
         self._pacer = pacer
         self._plain = Options(timeout=settings.task_timeout)
-        self._ids = itertools.count()
         self._jobs: dict[int, Job] = {}
         # Set at the next end or delivery, None while nobody waits for it.
         self._changed: trio.Event | None = None
@@ -259,7 +257,7 @@ class Pool:
 
     def _accept(self, job: Job) -> int:
         self._entrance.accepted(job)
-        job.id = next(self._ids)
+        job.id = next(self._dispatcher.ids)
         self._jobs[job.id] = job
         self._dispatcher.accept(job)
         return job.id
@@ -282,7 +280,7 @@ class Pool:
 
 @asynccontextmanager
 async def open_pool(
-    dispatcher: Dispatcher,
+    dispatcher: PoolDispatcher,
     on_finish: OnFinish,
     on_progress: OnProgress | None,
     settings: Settings,

@@ -1,0 +1,138 @@
+"""A server that is one process: what is asked of the whole is asked of its only event worker."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING, final
+
+import attrs
+import trio
+
+from trioserver._errors import AppError
+from trioserver._reloads import Reloads
+from trioserver._statistics import EventWorkerStatistics, ServerStatistics
+from trioserver._tasks._statistics import TaskStatistics
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from trioserver._net._connections import Connections
+    from trioserver._stopping import Stopping
+    from trioserver._tasks._pool import Pool
+    from trioserver._tasks._workers import TaskWorkers
+
+logger = logging.getLogger("trioserver.server")
+
+
+@final
+class Alone:
+    """The whole of a server in one process (`_controls.Controls`, `_server.Whole`).
+
+    Args:
+      stopping: How it ends.
+      workers: Its task workers.
+      start_anew: Reloads the event worker, which is to say the process; None where nobody can.
+    """
+
+    def __init__(
+        self,
+        stopping: Stopping,
+        workers: TaskWorkers | None,
+        start_anew: Callable[[], Awaitable[object]] | None = None,
+    ) -> None:
+        self._stopping = stopping
+        self._workers = workers
+        self._start_anew = start_anew
+        self._reloads = Reloads()
+        self._began = trio.current_time()
+        # Set by the server, which is made later.
+        self.connections: Connections
+        self.pool: Pool | None = None
+
+    async def run_reloads(self) -> None:
+        """Do reloads when they are asked for, until cancelled."""
+        await self._reloads.run(self._reload)
+
+    def statistics(self) -> ServerStatistics:
+        tasks = TaskStatistics() if self.pool is None else self.pool.statistics()
+        pid = os.getpid()
+        uptime = trio.current_time() - self._began
+        is_stopping = self._stopping.is_requested
+        worker = EventWorkerStatistics(
+            id=0,
+            pid=pid,
+            state="leaving" if is_stopping else "running",
+            connections=len(self.connections),
+            rss=rss_of(pid),
+            uptime=uptime,
+        )
+        return ServerStatistics(
+            connections=len(self.connections),
+            pid=pid,
+            uptime=uptime,
+            event_workers=(worker,),
+            is_reloading=self._reloads.is_reloading,
+            is_stopping=is_stopping,
+            **attrs.asdict(tasks, recurse=False),
+        )
+
+    def reload(self, *, only_task_workers: bool = False) -> None:
+        if self._stopping.is_requested:
+            raise RuntimeError("the server is stopping: it is not reloaded")
+        if only_task_workers:
+            self._task_workers  # noqa: B018  # which says so if there are none
+        elif self._start_anew is None:
+            raise RuntimeError(
+                "this server is a part of another program: it can reload its task workers alone"
+            )
+        self._reloads.request(only_task_workers=only_task_workers)
+
+    def shutdown(self) -> None:
+        self._stopping.request()
+
+    def cancel(self, task_id: int) -> bool:
+        return self.pool is not None and self.pool.cancel(task_id)
+
+    async def scale(self, task_worker_num: int) -> None:
+        if self._stopping.is_requested:
+            raise RuntimeError("the server is stopping: its task workers stay as many as they are")
+        await self._task_workers.scale(task_worker_num)
+
+    async def stack(self, task_id: int) -> str:
+        return await self._task_workers.stack(task_id)
+
+    def send_message(self, worker_id: int | None, message: object) -> None:
+        """Send to one event worker, or to all others; there is no other one."""
+        del message
+        if worker_id is not None:
+            raise ValueError(f"worker_id must be that of another event worker: {worker_id!r}")
+
+    async def _reload(self, only_task_workers: bool) -> None:  # noqa: FBT001  # see `Reloads.run`
+        if not only_task_workers:
+            assert self._start_anew is not None, "a request would have been refused"
+            await self._start_anew()
+            return
+        try:
+            await self._task_workers.reload()
+        except AppError as exc:
+            logger.error(  # noqa: TRY400  # where it was raised says nothing about the app
+                "the reload ends here, old task workers go on: %s",
+                exc,
+                extra={"remote_traceback": exc.remote_traceback},
+            )
+
+    @property
+    def _task_workers(self) -> TaskWorkers:
+        if self._workers is None:
+            raise RuntimeError("task_worker_num is 0: this server has no task workers")
+        return self._workers
+
+
+def rss_of(pid: int | None) -> int | None:
+    """Bytes that a process holds in memory; None where that cannot be known."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError):  # no such system, or no such process any more
+        return None
