@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from trioserver._net._connections import Connections
+    from trioserver._server import Server
     from trioserver._stopping import Stopping
     from trioserver._tasks._pool import Pool
     from trioserver._tasks._workers import TaskWorkers
@@ -47,15 +48,19 @@ class Alone:
         self._reloads = Reloads()
         self._began = trio.current_time()
         # Set by the server, which is made later.
-        self.connections: Connections
-        self.pool: Pool | None = None
+        self._connections: Connections
+        self._pool: Pool | None = None
 
     async def run_reloads(self) -> None:
         """Do reloads when they are asked for, until cancelled."""
         await self._reloads.run(self._reload)
 
+    def join(self, _server: Server, connections: Connections, pool: Pool | None) -> None:
+        self._connections = connections
+        self._pool = pool
+
     def statistics(self) -> ServerStatistics:
-        tasks = TaskStatistics() if self.pool is None else self.pool.statistics()
+        tasks = TaskStatistics() if self._pool is None else self._pool.statistics()
         pid = os.getpid()
         uptime = trio.current_time() - self._began
         is_stopping = self._stopping.is_requested
@@ -63,12 +68,12 @@ class Alone:
             id=0,
             pid=pid,
             state="leaving" if is_stopping else "running",
-            connections=len(self.connections),
+            connections=len(self._connections),
             rss=rss_of(pid),
             uptime=uptime,
         )
         return ServerStatistics(
-            connections=len(self.connections),
+            connections=len(self._connections),
             pid=pid,
             uptime=uptime,
             event_workers=(worker,),
@@ -92,7 +97,7 @@ class Alone:
         self._stopping.request()
 
     def cancel(self, task_id: int) -> bool:
-        return self.pool is not None and self.pool.cancel(task_id)
+        return self._pool is not None and self._pool.cancel(task_id)
 
     async def scale(self, task_worker_num: int) -> None:
         if self._stopping.is_requested:

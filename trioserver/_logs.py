@@ -45,3 +45,13 @@ def log_to_stderr(level: str) -> None:
     logger.handlers = [handler]
     logger.setLevel(level.upper())
     logger.propagate = False
+
+
+def print_whole_lines() -> None:
+    """Have what callbacks print be whole lines: it is a log, and shares its file with others.
+
+    Also where Python was told to write every piece at once (PYTHONUNBUFFERED), and in a pipe.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(line_buffering=True, write_through=False)

@@ -28,10 +28,8 @@ logger = logging.getLogger("trioserver.server")
 class Whole(Protocol):
     """The server that an event worker is a part of."""
 
-    connections: Connections
-    """Those of this event worker."""
-    pool: Pool | None
-    """The tasks of this event worker."""
+    def join(self, server: Server, connections: Connections, pool: Pool | None) -> None:
+        """An event worker is made, and about to start."""
 
     def statistics(self) -> ServerStatistics:
         """See `Server.statistics`."""

@@ -137,7 +137,7 @@ async def live_in(  # noqa: ASYNC128  # as above
     listeners: Sequence[Listener],
     stopping: Stopping,
     *,
-    task_status: trio.TaskStatus[Server],
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Be an event worker on bound sockets."""
     cause: BaseException
@@ -195,19 +195,18 @@ async def _live(
         # 2. callbacks end
         connections.handling(stopping),
     ):
-        whole = surroundings.whole
-        whole.connections, whole.pool = connections, pool
         server = Server(
             worker_id=surroundings.worker_id,
             settings=settings,
             addresses=tuple(listener.address for listener in listeners),
-            whole=whole,
+            whole=surroundings.whole,
             stopping=stopping,
             connections=connections,
             pool=pool,
             background=background,
         )
         connections.server = server
+        surroundings.whole.join(server, connections, pool)
         connections.on_closing = None if pool is None else pool.cancel_of_stream
         await _start(app, server)
         # 1. nobody is accepted any more

@@ -75,6 +75,8 @@ class Connections:
         # Set by the server, which is made later and before the first connection comes.
         self.server: Server
         self.on_closing: Callable[[Connection], None] | None = None
+        self.on_count: Callable[[int], None] | None = None
+        """Called with how many are open, whenever that changes."""
         self._max_conn = max_conn
         self._readiness = readiness
         self._ids = ids
@@ -126,7 +128,12 @@ class Connections:
         connection.use(transport)
         self._open[connection.id] = connection
         self._handled.add(connection)
+        self._count()
         self.nursery.start_soon(live, connection, self)
+
+    def _count(self) -> None:
+        if self.on_count is not None:
+            self.on_count(len(self._open))
 
     # Going: what a connection's life calls
 
@@ -144,6 +151,7 @@ class Connections:
         """It is closed, and ``on_close`` has run."""
         self._handled.discard(connection)
         del self._open[connection.id]
+        self._count()
         self._waiting_for_one_to_leave.unpark_all()
 
     # Stopping

@@ -60,6 +60,10 @@ class Listener:
         except OSError as exc:
             _refuse(self.address, exc)
 
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        return self._sock.fileno()
+
     def close(self) -> None:
         """Refuse clients from now on; nobody may be accepting."""
         self._sock.close()

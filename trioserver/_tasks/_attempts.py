@@ -95,7 +95,10 @@ class Attempts:
         self._set_alarm(self._queue.due_at)
 
     def _end(self, job: Job, status: int, body: bytes) -> None:
-        self._counters.ended[status] += 1
+        if job.sink.is_gone:
+            self._counters.abandoned += 1
+        else:
+            self._counters.ended[status] += 1
         job.status = status
         job.body = body
         job.sink.job_ended(job)

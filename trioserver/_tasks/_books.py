@@ -188,6 +188,11 @@ class Books:
         """Jobs that have not begun: queued, or handed ahead of what its worker can run."""
         return self.queue.waiting + self.handed - self.running
 
+    @property
+    def idle_places(self) -> int:
+        """Jobs that free workers could begin at once."""
+        return sum(worker.slots - len(worker.handed) for worker in self.free.values())
+
     def add_worker(self, worker: Worker, life: float) -> None:
         """It has a new process, whose flight recorder says that 0 was begun last."""
         worker.ready = True

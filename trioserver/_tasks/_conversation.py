@@ -12,12 +12,12 @@ Rules:
 from __future__ import annotations
 
 import math
-from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from trioserver._sending import WORTH_A_COPY, Sender
 from trioserver._tasks._wire import (
     ORDER,
     REPORT,
@@ -35,10 +35,6 @@ if TYPE_CHECKING:
 
     from trioserver._tasks._job import Job
 
-_WORTH_A_COPY: Final = 4096
-"""Bytes up to which joining costs less than a piece of its own."""
-_MAX_PARTS: Final = 512
-"""Pieces that one system call may take; systems allow 1024."""
 _RECEIVE_SIZE: Final = 256 * 1024
 _OVERHEAD: Final = 1024 * 1024
 """Bytes that a report may have beside a result or an exception: words."""
@@ -78,7 +74,7 @@ class Conversation:
         on_garbled: Callable[[], None],
     ) -> None:
         self._sock = sock
-        self._nursery = nursery
+        self._sender = Sender(sock, nursery)
         self._max_task_size = max_task_size
         self._on_start = on_start
         self._on_reports = on_reports
@@ -88,7 +84,6 @@ class Conversation:
         self.heard_at = 0.0
         """When anything came."""
         self._has_started = False
-        self._is_over = False
         # The last job that was handed over.
         self._last_seq = 0
         # Those that were handed over and are not reported yet, and those of them that were told to
@@ -96,7 +91,6 @@ class Conversation:
         self._handed: set[int] = set()
         self._cancelled: set[int] = set()
         self._stream: RecordStream[Report] = RecordStream(REPORT, self._check_header)
-        self._unsent: deque[memoryview] = deque()
         # To receive into, since `recv` would map and unmap that much memory every time.
         self._buffer = memoryview(bytearray(_RECEIVE_SIZE))
 
@@ -110,70 +104,30 @@ class Conversation:
         for job in jobs:
             payload = job.payload
             head = ORDER.pack(job.seq, job.id, job.attempt, job.kind, len(payload))
-            if len(payload) < _WORTH_A_COPY:
+            if len(payload) < WORTH_A_COPY:
                 parts.append(head + payload)
             else:
                 parts += (head, payload)
-        self._send(parts)
+        self._sender.send(parts)
 
     def tell_to_stop(self) -> None:
         """Have the worker leave after what it was given."""
-        self._send([ORDER.pack(0, 0, 0, Kind.STOP, 0)])
+        self._sender.send([ORDER.pack(0, 0, 0, Kind.STOP, 0)])
 
     def cancel(self, seq: int) -> None:
         """Have job ``seq``, which has begun, cancel itself; it need not, and is reported anyway."""
         if seq in self._handed:
             self._cancelled.add(seq)
-            self._send([ORDER.pack(seq, 0, 0, Kind.CANCEL, 0)])
+            self._sender.send([ORDER.pack(seq, 0, 0, Kind.CANCEL, 0)])
 
     def answer_post(self, seq: int, task_id: int, answer: Answer, reason: str = "") -> None:
         """Tell the task of job ``seq`` what became of its oldest post that has no answer yet."""
         body = reason.encode(errors="backslashreplace")
-        self._send([ORDER.pack(seq, task_id, answer, Kind.POSTED, len(body)) + body])
+        self._sender.send([ORDER.pack(seq, task_id, answer, Kind.POSTED, len(body)) + body])
 
     def hang_up(self) -> None:
         """Say nothing more: the nursery ends, and nothing may be started there."""
-        self._is_over = True
-
-    def _send(self, parts: list[bytes]) -> None:
-        if self._is_over:
-            return  # its successor will get what it was given
-        sent = 0
-        if not self._unsent:
-            try:
-                # Small ones are one piece anyway; large ones are not to be in memory twice.
-                sent = (
-                    self._sock.send(b"".join(parts))
-                    if _are_small(parts)
-                    else (self._sock.sendmsg(parts[:_MAX_PARTS]))
-                )
-            except BlockingIOError:
-                pass
-            except OSError:
-                return  # it is dying, which listening will tell
-        for part in parts:
-            if sent >= len(part):
-                sent -= len(part)
-                continue
-            if not self._unsent:
-                self._nursery.start_soon(self._write_unsent)
-            self._unsent.append(memoryview(part)[sent:])
-            sent = 0
-
-    async def _write_unsent(self) -> None:
-        while self._unsent:
-            await trio.lowlevel.wait_writable(self._sock)
-            try:
-                sent = self._sock.send(self._unsent[0])
-            except BlockingIOError:
-                continue
-            except OSError:
-                return  # it is dying; what is unsent stays so
-            rest = self._unsent[0][sent:]
-            if rest:
-                self._unsent[0] = rest
-            else:
-                self._unsent.popleft()
+        self._sender.hang_up()
 
     # Reports
 
@@ -189,7 +143,7 @@ class Conversation:
 
     def end(self) -> None:
         """The worker is dead: pass on what it had sent, and send nothing more."""
-        self._is_over = True
+        self._sender.hang_up()
         try:
             while self._read():
                 pass
@@ -297,7 +251,3 @@ class Conversation:
             if self._cancelled:
                 self._cancelled.difference_update(seqs)
             self._on_reports(reports)
-
-
-def _are_small(parts: Sequence[bytes]) -> bool:
-    return all(len(part) < _WORTH_A_COPY + ORDER.size for part in parts)

@@ -95,6 +95,11 @@ class Dispatcher:
         return self._books.waiting
 
     @property
+    def idle_places(self) -> int:
+        """Jobs that could begin at once."""
+        return self._books.idle_places
+
+    @property
     def bytes_elsewhere(self) -> int:
         """Nothing: one pool posts here, and counts its own."""
         return 0
@@ -107,6 +112,9 @@ class Dispatcher:
     def on_room(self, listener: Callable[[], None]) -> None:
         """Have ``listener`` called whenever `waiting` may have become less."""
         self._listeners.append(listener)
+
+    def on_adopted(self, adopt: Callable[[Job], None]) -> None:
+        """Nothing has to be done: what tasks post, the pool accepts."""
 
     def want_room(self) -> None:
         """Nothing has to be done: listeners are called after every change."""

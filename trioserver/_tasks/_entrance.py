@@ -58,6 +58,9 @@ class PoolDispatcher(Protocol):
     def on_room(self, listener: Callable[[], None]) -> None:
         """Have ``listener`` called whenever there may be more room than there was."""
 
+    def on_adopted(self, adopt: Callable[[Job], None]) -> None:
+        """Have ``adopt`` called with what a task has posted, if not `Sink.job_posts` accepts it."""
+
     def want_room(self) -> None:
         """Somebody waits for room, so ``listener`` must be called when there is some."""
 

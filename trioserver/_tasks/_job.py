@@ -20,6 +20,9 @@ DELAYED: Final = -2
 class Sink(Protocol):
     """Whoever posted a job, and hears of it; none of this may raise."""
 
+    is_gone: bool
+    """Whether it is dead: then its jobs end as abandoned, however they end."""
+
     def job_ended(self, job: Job) -> None:
         """Take ``job``, whose status, body and times are final."""
 

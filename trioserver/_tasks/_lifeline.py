@@ -81,7 +81,15 @@ def _die_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is None:
         raise RuntimeError("a task worker must be started by its server")
-    sentinel = parent.sentinel
+    die_with(parent.sentinel)
+
+
+def die_with(sentinel: int) -> None:
+    """Have the kernel kill the group that this process leads when the other end is closed.
+
+    Args:
+      sentinel: The reading end of a pipe into which nobody writes.
+    """
     try:
         import fcntl  # noqa: PLC0415  # not on every system
 

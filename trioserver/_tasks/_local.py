@@ -7,7 +7,7 @@ import math
 import signal
 import time
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
@@ -22,7 +22,6 @@ from trioserver._tasks._worker_process import WorkerProcess
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
-    from trioserver._app import App
     from trioserver._settings import Settings
     from trioserver._stopping import Stopping
     from trioserver._tasks._engine import Events
@@ -37,6 +36,18 @@ _FIRST_BACKOFF: Final = 0.1
 _MAX_BACKOFF: Final = 5.0
 
 
+class TaskApp(Protocol):
+    """What is to be known of an app: the app itself, or somebody's notes of it."""
+
+    @property
+    def spec(self) -> str | None:
+        """Where a task worker imports it from."""
+
+    @property
+    def has_async_task(self) -> bool:
+        """Whether ``on_task`` is a coroutine function."""
+
+
 class LocalTaskWorkers:
     """Runs jobs in ``task_worker_num`` processes (an `Engine`).
 
@@ -48,7 +59,7 @@ class LocalTaskWorkers:
 
     clock: Callable[[], float] = staticmethod(time.monotonic)
 
-    def __init__(self, app: App, settings: Settings, stopping: Stopping) -> None:
+    def __init__(self, app: TaskApp, settings: Settings, stopping: Stopping) -> None:
         assert app.spec is not None, "App.check has seen to it"
         self.policy = Policy.of(settings, is_async=app.has_async_task)
         self._slots = [

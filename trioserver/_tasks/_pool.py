@@ -62,6 +62,9 @@ class Pool:
       pacer: Paces hot calls.
     """
 
+    is_gone = False
+    """It lives as long as its dispatcher is told of tasks (`_job.Sink`)."""
+
     def __init__(
         self,
         dispatcher: PoolDispatcher,
@@ -82,6 +85,7 @@ class Pool:
         # Set at the next end or delivery, None while nobody waits for it.
         self._changed: trio.Event | None = None
         self._entrance = Entrance(dispatcher, self._accept, settings, pacer)
+        dispatcher.on_adopted(self._adopt)
 
     # Posting
 
@@ -261,6 +265,11 @@ class Pool:
         self._jobs[job.id] = job
         self._dispatcher.accept(job)
         return job.id
+
+    def _adopt(self, job: Job) -> None:
+        """Take what a task has posted, and a dispatcher elsewhere has accepted."""
+        self._entrance.accepted(job)
+        self._jobs[job.id] = job
 
     async def _run(self, jobs: Iterable[Job]) -> list[Completion]:
         refuse_in_task()

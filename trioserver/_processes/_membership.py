@@ -1,0 +1,185 @@
+"""What an event worker has from the server that it is a part of, and is asked for there."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from typing import TYPE_CHECKING, Final, final
+
+import trio
+
+from trioserver._guard import contained
+from trioserver._processes._channel import ALL, Channel, Say
+from trioserver._processes._questions import Ask, Asker, NoAnswerError
+from trioserver._processes._remote import RemoteDispatcher
+from trioserver._statistics import ServerStatistics
+from trioserver._tasks._payloads import dump
+
+if TYPE_CHECKING:
+    from trioserver._app import App
+    from trioserver._net._connections import Connections
+    from trioserver._processes._channel import Record
+    from trioserver._processes._room import Room
+    from trioserver._server import Server
+    from trioserver._settings import Settings
+    from trioserver._stopping import Stopping
+    from trioserver._tasks._pool import Pool
+
+logger = logging.getLogger("trioserver.server")
+
+_MAX_UNSENT: Final = 64 * 2**20
+"""Bytes of messages, and all else, that may wait for the manager to read them."""
+_MAX_MESSAGES: Final = 10_000
+"""Messages that may wait for ``on_message``; the oldest ones are worth no more than the newest."""
+
+
+@final
+class Member:
+    """One event worker of several (`_server.Whole`).
+
+    Args:
+      app: Which it serves.
+      settings: Those in force.
+      worker_id: Its number.
+      seat: Its place in ``room``.
+      channel: To the manager.
+      asker: To the manager, for what cannot wait.
+      room: What all processes share.
+      stopping: How it ends.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        settings: Settings,
+        *,
+        worker_id: int,
+        seat: int,
+        channel: Channel,
+        asker: Asker,
+        room: Room,
+        stopping: Stopping,
+    ) -> None:
+        self._app = app
+        self._settings = settings
+        self._worker_id = worker_id
+        self._seat = seat
+        self._channel = channel
+        self._asker = asker
+        self._room = room
+        self._stopping = stopping
+        self._may_accept = trio.Event()
+        self._statistics: ServerStatistics | None = None
+        self.stream_ids = asker.ids(Ask.STREAM_IDS)
+        self.dispatcher = RemoteDispatcher(
+            channel, room, seat, asker.ids(Ask.TASK_IDS), self.statistics
+        )
+        self._messages_in, self._messages = trio.open_memory_channel[tuple[int, bytes]](
+            _MAX_MESSAGES
+        )
+        # Set by the server, which is made later.
+        self._server: Server
+        self._pool: Pool | None = None
+
+    # `Whole`
+
+    def join(self, server: Server, connections: Connections, pool: Pool | None) -> None:
+        self._server = server
+        self._pool = pool
+        connections.on_count = self._has_connections
+
+    def statistics(self) -> ServerStatistics:
+        try:
+            answer = self._asker.ask(Ask.STATISTICS)
+        except NoAnswerError:
+            if self._statistics is None:
+                raise
+            logger.warning("the manager does not answer: these statistics are old")
+            return self._statistics
+        assert isinstance(answer, ServerStatistics)
+        self._statistics = answer
+        return answer
+
+    def reload(self, *, only_task_workers: bool = False) -> None:
+        if self._stopping.is_requested and not self._stopping.keeps_listening:
+            raise RuntimeError("the server is stopping: it is not reloaded")
+        if only_task_workers and not self._settings.task_worker_num:
+            raise RuntimeError("task_worker_num is 0: this server has no task workers")
+        self._channel.say(Say.RELOAD, only_task_workers)
+
+    def shutdown(self) -> None:
+        self._channel.say(Say.SHUTDOWN)
+
+    def cancel(self, task_id: int) -> bool:
+        return bool(self._asker.ask(Ask.CANCEL, task_id))
+
+    def send_message(self, worker_id: int | None, message: object) -> None:
+        if self._app.on_message is None:
+            raise RuntimeError(f"{self._app.name} has no on_message: nobody would hear a message")
+        if worker_id is not None:
+            if type(worker_id) is not int:
+                raise TypeError(f"worker_id must be a whole number: {worker_id!r}")
+            if worker_id == self._worker_id or not 0 <= worker_id < self._settings.worker_num:
+                raise ValueError(f"worker_id must be that of another event worker: {worker_id!r}")
+        body = dump(message, "the message", self._settings.max_task_size)
+        if self._channel.unsent > _MAX_UNSENT:
+            raise trio.WouldBlock
+        self._channel.say(Say.SEND, ALL if worker_id is None else worker_id, body=body)
+
+    # What the event worker does
+
+    async def wait_may_accept(self) -> None:
+        """Say that it is ready, and wait until the sockets listen."""
+        self._channel.say(Say.READY)
+        await self._may_accept.wait()
+
+    def ask_to_be_replaced(self) -> None:
+        """Have another process take over; the manager says when."""
+        self._channel.say(Say.RECYCLE)
+
+    async def hear_messages(self) -> None:
+        """Call ``on_message`` for what others send, one after the other, until cancelled."""
+        on_message = self._app.on_message
+        async for source, body in self._messages:
+            if on_message is not None:
+                message = pickle.loads(body)
+                await contained(logger, "on_message", on_message, self._server, source, message)
+
+    def hear(self, records: list[Record]) -> None:
+        """Do what the manager says."""
+        dispatcher = self.dispatcher
+        for kind, number, body in records:
+            if kind == Say.ENDED:
+                dispatcher.has_ended(number, body)
+            elif kind == Say.PROGRESS:
+                dispatcher.has_progressed(number, body)
+            elif kind == Say.POSTED:
+                dispatcher.has_posted(number, body)
+            elif kind == Say.ROOM:
+                dispatcher.has_room()
+            elif kind == Say.MESSAGE:
+                self._take_message(number, body)
+            elif kind == Say.ACCEPT:
+                self._may_accept.set()
+            elif kind == Say.RETIRE:
+                self._stopping.retire()
+            elif kind == Say.STOP:
+                self._stopping.request()
+            elif kind == Say.PING:
+                self._channel.say(Say.PONG)
+        dispatcher.changed()
+        if self._pool is not None:
+            self._room.has_unheard(self._seat, self._pool.undelivered)
+
+    def _has_connections(self, count: int) -> None:
+        self._room.has_connections(self._seat, count)
+
+    def _take_message(self, source: int, body: bytes) -> None:
+        try:
+            self._messages_in.send_nowait((source, body))
+        except trio.WouldBlock:
+            logger.error(
+                "a message of event worker %d is lost: %d wait for on_message already",
+                source,
+                _MAX_MESSAGES,
+            )

@@ -1,0 +1,281 @@
+"""Keeps an event worker at every number: starts them, replaces those that die, and reloads.
+
+Rules:
+
+1. At the start, one that dies before it was ever ready ends everything, with its reason. Later it
+   is started again, after longer and longer times if that goes on.
+2. Whoever takes over is ready before the other one stops accepting, so nobody is ever refused.
+3. One process at a number is the current one; old ones beside it leave in their own time.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from trioserver._errors import AppError
+from trioserver._processes._event_worker import EventWorker
+from trioserver._processes._room import MAX_SEATS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trioserver._net._listeners import Listener
+    from trioserver._processes._event_worker import Manager
+    from trioserver._processes._guest import Desk
+    from trioserver._processes._plan import Plan
+    from trioserver._processes._room import Room
+    from trioserver._stopping import Stopping
+
+logger = logging.getLogger("trioserver.manager")
+
+_QUICK_DEATH: Final = 1.0
+"""Seconds from readiness within which a death counts as one at start."""
+_FIRST_BACKOFF: Final = 0.1
+_MAX_BACKOFF: Final = 5.0
+_ANSWER_TIME: Final = 1.0
+"""Seconds beyond the deadline of a stop for which one that does not answer is waited for."""
+_LAST_TIME: Final = 12.0
+"""The same for one that answers: it has completions to deliver, and says `Stopping` how long."""
+
+
+class _Place:
+    """A number, and the process that has it now."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.current: EventWorker | None = None
+        self.quick_deaths = 0
+        # Why the process before it died at its start.
+        self.cause = ""
+        # Held while another process is started here.
+        self.changing = trio.StrictFIFOLock()
+        # Whether the current one has asked to be replaced.
+        self.is_recycled = False
+
+
+class Staff:
+    """The event workers of a server.
+
+    Args:
+      plan: What they serve; replaced by a reload.
+      listeners: Bound sockets.
+      desk: Has their tasks run; None without task workers.
+      room: What all processes share.
+      stopping: How the server ends.
+      manager: Does what they ask.
+      nursery: Where they live.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        listeners: Sequence[Listener],
+        desk: Desk | None,
+        room: Room,
+        stopping: Stopping,
+        manager: Manager,
+        nursery: trio.Nursery,
+    ) -> None:
+        self.plan = plan
+        self._listeners = listeners
+        self._desk = desk
+        self._room = room
+        self._stopping = stopping
+        self._manager = manager
+        self._nursery = nursery
+        self._places = [_Place(number) for number in range(plan.settings.worker_num)]
+        self._workers: dict[int, EventWorker] = {}
+        # Before it, a death is the end of the start.
+        self._has_started = False
+        self._is_over = False
+
+    # What the manager asks
+
+    @property
+    def workers(self) -> list[EventWorker]:
+        """All processes, old ones too, by number and age."""
+        return sorted(self._workers.values(), key=lambda worker: worker.number)
+
+    def current(self, number: int) -> EventWorker | None:
+        """Who has ``number`` now."""
+        return self._places[number].current
+
+    async def start(self) -> None:
+        """Start all; they are ready, and do not accept yet.
+
+        Raises:
+          AppError: if one cannot start.
+        """
+        for place in self._places:
+            place.current = self._new(place)
+        for place in self._places:
+            assert place.current is not None
+            await place.current.ready.wait()
+            self._check(place.current)
+
+    def accept(self) -> None:
+        """Have all of them accept: the sockets listen."""
+        self._has_started = True
+        for place in self._places:
+            if place.current is not None and place.current.was_ready:
+                place.current.accept()
+
+    async def reload(self) -> None:
+        """Replace all, one after the other.
+
+        Raises:
+          AppError: if one cannot start; its number and those after it keep their old ones.
+        """
+        for place in self._places:
+            await self._replace(place)
+
+    def recycle(self, worker: EventWorker) -> None:
+        """Replace one that has asked for it."""
+        place = self._places[worker.number]
+        if place.current is worker and not place.is_recycled and not self._is_over:
+            place.is_recycled = True
+            self._nursery.start_soon(self._recycle, place)
+
+    async def stop(self) -> None:
+        """Have all leave, and wait until they have; who takes too long is killed."""
+        self._is_over = True
+        for worker in self.workers:
+            worker.stop()
+        with trio.CancelScope(deadline=self._stopping.deadline + _ANSWER_TIME):
+            await self._wait_none()
+        for worker in self.workers:
+            if worker.is_silent:
+                logger.error("%s does not answer: it is killed", worker)
+                self._cut(worker)
+        with trio.CancelScope(deadline=self._stopping.deadline + _LAST_TIME):
+            await self._wait_none()
+        for worker in self.workers:
+            logger.error("%s has not left in time: it is killed", worker)
+            self._cut(worker)
+        await self._wait_none()
+
+    # Inside
+
+    def _cut(self, worker: EventWorker) -> None:
+        self._stopping.cut += 1
+        worker.kill()
+
+    async def _wait_none(self) -> None:
+        for worker in self.workers:
+            await worker.ended.wait()
+
+    def _new(self, place: _Place) -> EventWorker:
+        seat = next(seat for seat in range(MAX_SEATS) if seat not in self._workers)
+        worker = EventWorker(
+            place.number,
+            seat,
+            self.plan,
+            self._listeners,
+            self._desk,
+            self._room,
+            self._manager,
+        )
+        self._workers[seat] = worker
+        self._nursery.start_soon(self._live, place, worker)
+        return worker
+
+    async def _live(self, place: _Place, worker: EventWorker) -> None:
+        try:
+            await worker.live()
+        finally:
+            del self._workers[worker.seat]
+            self._stopping.cut += worker.cut
+        self._mourn(worker)
+        if place.current is not worker:
+            return
+        place.current = None
+        if self._is_over or not self._has_started:
+            return
+        await self._back_off(place, worker)
+        async with place.changing:
+            if place.current is None and not self._is_over:
+                fresh = place.current = self._new(place)
+                await fresh.ready.wait()
+                if fresh.was_ready:
+                    fresh.accept()
+
+    def _mourn(self, worker: EventWorker) -> None:
+        """Say why it is dead, and what that has cost."""
+        if worker.abandoned:
+            logger.error("%s has left %d tasks of which nobody will hear", worker, worker.abandoned)
+
+    async def _back_off(self, place: _Place, worker: EventWorker) -> None:
+        if worker.has_left and not worker.exit_code:
+            place.quick_deaths = 0
+            return
+        lived = trio.current_time() - worker.ready_at if worker.was_ready else 0.0
+        # SIGKILL comes from outside, and says nothing about the app.
+        is_quick = not worker.was_ready or (
+            lived < _QUICK_DEATH and worker.exit_code != -signal.SIGKILL
+        )
+        if not is_quick:
+            place.quick_deaths, place.cause = 0, ""
+            logger.warning("%s; it is started again", why_it_died(worker))
+            return
+        place.quick_deaths += 1
+        seconds = min(_FIRST_BACKOFF * 2.0 ** min(place.quick_deaths - 1, 10), _MAX_BACKOFF)
+        cause = worker.failure[1] if worker.failure else str(worker.exit_code)
+        # One that keeps dying for the same reason says so once, not every few seconds for ever.
+        logger.log(
+            logging.DEBUG if cause == place.cause else logging.ERROR,
+            "%s; it is started again in %.1f s, and after longer times if that goes on",
+            why_it_died(worker),
+            seconds,
+            extra={"remote_traceback": worker.failure[1] if worker.failure else ""},
+        )
+        place.cause = cause
+        await trio.sleep(seconds)
+
+    async def _recycle(self, place: _Place) -> None:
+        worker = place.current
+        try:
+            if worker is not None:  # else it has died in this moment
+                await self._replace(place)
+        except AppError as exc:
+            logger.error(  # noqa: TRY400  # where it was raised says nothing about the app
+                "%s is not recycled: %s",
+                worker,
+                exc,
+                extra={"remote_traceback": exc.remote_traceback},
+            )
+        else:
+            logger.info("%s is recycled", worker)
+        finally:
+            place.is_recycled = False
+
+    async def _replace(self, place: _Place) -> None:
+        """Put a fresh process in the place of the current one."""
+        async with place.changing:
+            fresh = self._new(place)
+            await fresh.ready.wait()
+            self._check(fresh)
+            if self._is_over:
+                return
+            old, place.current = place.current, fresh
+            fresh.accept()
+            if old is not None:
+                old.retire()
+
+    def _check(self, worker: EventWorker) -> None:
+        if not worker.was_ready:
+            traceback = worker.failure[1] if worker.failure else ""
+            raise AppError(why_it_died(worker), traceback)
+
+
+def why_it_died(worker: EventWorker) -> str:
+    """In words."""
+    if worker.failure is not None:
+        return worker.failure[0]
+    when = "" if worker.was_ready else " while it was starting"
+    code = worker.exit_code
+    how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+    return f"{worker} died{when} ({how})"
