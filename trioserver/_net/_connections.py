@@ -75,6 +75,8 @@ class Connections:
         # Set by the server, which is made later and before the first connection comes.
         self.server: Server
         self.on_closing: Callable[[Connection], None] | None = None
+        self.is_ahead: Callable[[], bool] = lambda: False
+        """Whether another event worker should accept the next one."""
         self.on_count: Callable[[int], None] | None = None
         """Called with how many are open, whenever that changes."""
         self._max_conn = max_conn

@@ -87,6 +87,7 @@ class Member:
         self._server = server
         self._pool = pool
         connections.on_count = self._has_connections
+        connections.is_ahead = self._is_ahead
 
     def statistics(self) -> ServerStatistics:
         try:
@@ -173,6 +174,10 @@ class Member:
 
     def _has_connections(self, count: int) -> None:
         self._room.has_connections(self._seat, count)
+
+    def _is_ahead(self) -> bool:
+        """Whether somebody else has fewer connections."""
+        return self._room.connections(self._seat) > self._room.fewest_connections()
 
     def _take_message(self, source: int, body: bytes) -> None:
         try:
