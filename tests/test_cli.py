@@ -172,7 +172,7 @@ def test_problems_of_settings_are_said_together(
     assert run("shop:App", "--config=server.toml", "--worker-num=0", "--bakclog=1") == refused(
         "server.toml: backlog must be from 1 to 2147483647: 0",
         "TRIOSERVER_MAX_CONN: max_conn must be a whole number: 'many'",
-        "--worker-num: worker_num must be >= 1: 0",
+        "--worker-num: worker_num must be from 1 to 1000: 0",
         "unknown argument '--bakclog=1' (did you mean '--backlog'?)",
     )
 

@@ -126,7 +126,7 @@ class Settings:
             "Event workers, which handle connections; from 2 on they have a manager, and share the "
             "task workers.",
             unit="processes",
-            check=_at_least(1),
+            check=_from_to(1, 1000),
         ),
     )
     task_worker_num: int = attrs.field(
