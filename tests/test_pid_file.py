@@ -78,7 +78,7 @@ def test_it_stays_if_another_has_taken_it(path: Path) -> None:
 def test_it_can_be_kept(path: Path) -> None:
     """For the program that the process goes on as, which takes it over."""
     with open_pid_file(str(path)) as file:
-        file.keep()
+        file.hand_over()
     assert path.read_text() == f"{os.getpid()}\n"
     with open_pid_file(str(path)):
         assert path.read_text() == f"{os.getpid()}\n"

@@ -34,9 +34,10 @@ class PidFile:
         self._path = os.path.abspath(path) if path else ""  # the app may go elsewhere
         self._is_kept = False
 
-    def keep(self) -> None:
-        """Leave it there at the end, for the program that this process goes on as."""
+    def hand_over(self) -> str:
+        """Leave it there at the end, for the program that this process goes on as: its path."""
         self._is_kept = True
+        return self._path
 
     def remove(self) -> None:
         """Remove it, if it still is ours."""
