@@ -42,12 +42,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
     """Run the command line here: exit code, stdout and stderr."""
 
     def run(*argv: str) -> tuple[int, str, str]:
         code = main(argv)
-        return (code, *capsys.readouterr())
+        return (code, *capfd.readouterr())
 
     return run
 
@@ -69,7 +69,8 @@ def test_help_explains_every_setting(run: Run) -> None:
     assert (code, err) == (0, "")
     for name, field in FIELDS.items():
         shown = ", ".join(field.default) if isinstance(field.default, tuple) else field.default
-        assert f"{flag(name)} {field.metadata['unit'].upper()} {field.metadata['doc']}" in text
+        takes = "" if isinstance(field.default, bool) else f"{field.metadata['unit'].upper()} "
+        assert f"{flag(name)} {takes}{field.metadata['doc']}" in text
         assert f"[{shown}]" in text
 
 
