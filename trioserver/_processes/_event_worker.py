@@ -7,8 +7,6 @@ import logging
 import os
 import signal
 import socket
-import subprocess
-import sys
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -18,7 +16,7 @@ from trioserver._alone import rss_of
 from trioserver._processes._boot import Boot
 from trioserver._processes._channel import Channel, Say
 from trioserver._processes._guest import Guest
-from trioserver._processes._plan import interpreter_flags
+from trioserver._processes._python import python_command
 from trioserver._processes._questions import answer_questions
 from trioserver._statistics import EventWorkerStatistics
 from trioserver._tasks._wire import WireError
@@ -223,10 +221,7 @@ class EventWorker:
             self._bury()
 
     async def _start(self, theirs: socket.socket) -> trio.Process:
-        command = [
-            *(sys.executable, *interpreter_flags()),
-            *("-m", "trioserver._processes", "event-worker", str(self.number), self._plan.name),
-        ]
+        command = python_command("event-worker", str(self.number), self._plan.name)
         # A group of its own: a signal to the manager's is the manager's to pass on, and one killpg
         # ends it with what it has started.
         return await trio.lowlevel.open_process(
