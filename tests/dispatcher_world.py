@@ -114,57 +114,57 @@ class World(ModelEngine):
 
     # `Engine`, with an eye on what it is asked for
 
-    def start(self, worker_id: int, jobs: Sequence[Job]) -> None:
-        worker = self.workers[worker_id]
-        books = self.dispatcher._books.workers[worker_id]
+    def start(self, seat: int, jobs: Sequence[Job]) -> None:
+        worker = self.workers[seat]
+        books = self.dispatcher._books.workers[seat]
         assert books.ready, "a worker that is away is handed jobs"
-        assert worker_id not in self.dead
+        assert seat not in self.dead
         assert not worker.is_retired, "a worker that leaves is handed jobs"
         assert not worker.is_killed, "a worker that was killed is handed jobs"
         assert not books.is_worn, "a worn worker is handed jobs"
         for job in jobs:
-            assert job.options.task_worker in (None, worker_id), "it is pinned to another worker"
+            assert job.options.task_worker in (None, seat), "it is pinned to another worker"
             assert job in self.alive
             assert job.seq > worker.last_seq, "numbers rise"
             worker.last_seq = job.seq
             place = job.seq % self.places
             assert place not in worker.taken, "two unreported jobs share a place"
             worker.taken[place] = job.seq
-        super().start(worker_id, jobs)
+        super().start(seat, jobs)
 
-    def unsent_reports(self, worker_id: int) -> list[Any]:
-        reports = super().unsent_reports(worker_id)
-        books = self.dispatcher._books.workers[worker_id]
+    def unsent_reports(self, seat: int) -> list[Any]:
+        reports = super().unsent_reports(seat)
+        books = self.dispatcher._books.workers[seat]
         owed = [report[0] for report in reports if books.owes(report[0])]
         if owed and (books.slots > 1 or owed[0] == books.reported + 1):
-            self._give_back_places(worker_id, owed)
+            self._give_back_places(seat, owed)
         return reports
 
-    def kill(self, worker_id: int) -> None:
-        assert worker_id not in self.dead
-        assert not self.workers[worker_id].is_killed, "killed twice"
-        handed = self.dispatcher._books.workers[worker_id].handed.values()
-        begun_at = self.workers[worker_id].begun_at
+    def kill(self, seat: int) -> None:
+        assert seat not in self.dead
+        assert not self.workers[seat].is_killed, "killed twice"
+        handed = self.dispatcher._books.workers[seat].handed.values()
+        begun_at = self.workers[seat].begun_at
         for_nothing = handed and not any(job.verdict for job in handed)
         assert not for_nothing or all(begun_at(job.seq) == math.inf for job in handed)
-        super().kill(worker_id)
+        super().kill(seat)
 
-    def cancel(self, worker_id: int, seq: int) -> None:
+    def cancel(self, seat: int, seq: int) -> None:
         assert self.policy.grace
-        super().cancel(worker_id, seq)
+        super().cancel(seat, seq)
 
-    def retire(self, worker_id: int) -> None:
-        worker = self.workers[worker_id]
+    def retire(self, seat: int) -> None:
+        worker = self.workers[seat]
         assert not worker.is_retired
-        assert not self.dispatcher._books.workers[worker_id].handed
+        assert not self.dispatcher._books.workers[seat].handed
         most = self.policy.max_request
-        assert (most and self.runs[worker_id] >= most - most // 4) or worker.was_large
-        super().retire(worker_id)
+        assert (most and self.runs[seat] >= most - most // 4) or worker.was_large
+        super().retire(seat)
 
-    def memory(self, worker_id: int) -> int | None:
-        used = super().memory(worker_id)
+    def memory(self, seat: int) -> int | None:
+        used = super().memory(seat)
         if used is not None and used > self.policy.max_memory > 0:
-            self.workers[worker_id].was_large = True
+            self.workers[seat].was_large = True
         return used
 
     # What happens, with an eye on whether it may
@@ -295,7 +295,7 @@ class World(ModelEngine):
         assert counted == (counts[0], sum(counts[1:]), len(places) - before)
 
         slots, running = self.policy.concurrency, 0
-        for worker in books.workers:
+        for worker in books.workers.values():
             places += worker.handed.values()
             running += min(len(worker.handed), slots)
             self._check_worker(worker)
@@ -310,14 +310,16 @@ class World(ModelEngine):
     def _check_worker(self, worker: Worker) -> None:
         slots = self.policy.concurrency
         for seq, job in worker.handed.items():
-            assert (job.worker_id, job.seq) == (worker.id, seq)
+            assert (job.worker_id, job.seq) == (worker.seat, seq)
         assert len(worker.handed) <= slots + self.policy.max_window
-        is_dying = worker.id in self.dead or self.workers[worker.id].is_killed
+        is_dying = worker.seat in self.dead or self.workers[worker.seat].is_killed
         assert worker.ready or is_dying or not worker.handed
         assert not (worker.ready and worker.is_worn and not worker.handed), "left un-retired"
         is_free = worker.ready and not worker.is_worn and len(worker.handed) < slots
-        assert worker.id in self.dispatcher._books.free or not is_free, "a free worker is forgotten"
-        assert worker.id not in self.dispatcher._books.free or worker.ready, (
+        assert worker.seat in self.dispatcher._books.free or not is_free, (
+            "a free worker is forgotten"
+        )
+        assert worker.seat not in self.dispatcher._books.free or worker.ready, (
             "one that is away is free"
         )
 
@@ -341,7 +343,7 @@ class World(ModelEngine):
         assert told.retried == again - sum(job.attempt > 1 for job in unrun)
         done = again + len(ended) - len(unrun)
         assert sum(worker.tasks_done for worker in told.workers) == done
-        ready = [worker for worker in self.dispatcher._books.workers if worker.ready]
+        ready = [worker for worker in self.dispatcher._books.current if worker.ready]
         assert told.dead_workers == len(self.workers) - len(ready)
         assert told.idle_workers == sum(not worker.handed for worker in ready)
         since = [job.queued_at for job in self.alive if job.worker_id is None and job.seq == QUEUED]
@@ -350,7 +352,9 @@ class World(ModelEngine):
 
     def _check_limits(self) -> None:
         """After time has passed: nobody runs, or waits, for longer than it may."""
-        for worker, process in zip(self.dispatcher._books.workers, self.workers, strict=True):
+        for worker, process in zip(
+            self.dispatcher._books.workers.values(), self.workers, strict=True
+        ):
             if not worker.ready or process.is_spoilt:
                 continue
             for job in worker.handed.values():

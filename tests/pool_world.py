@@ -138,26 +138,24 @@ class PoolWorld(ModelEngine):
 
     # `Engine`: whoever is asked for something may have something to do
 
-    def start(self, worker_id: int, jobs: Sequence[Job]) -> None:
-        super().start(worker_id, jobs)
+    def start(self, seat: int, jobs: Sequence[Job]) -> None:
+        super().start(seat, jobs)
         self._woken.set()
 
-    def kill(self, worker_id: int) -> None:
-        super().kill(worker_id)
+    def kill(self, seat: int) -> None:
+        super().kill(seat)
         self._woken.set()
 
-    def retire(self, worker_id: int) -> None:
-        super().retire(worker_id)
+    def retire(self, seat: int) -> None:
+        super().retire(seat)
         self._woken.set()
 
-    def cancel(self, worker_id: int, seq: int) -> None:
-        super().cancel(worker_id, seq)
+    def cancel(self, seat: int, seq: int) -> None:
+        super().cancel(seat, seq)
         self._woken.set()
 
-    def answer_post(
-        self, worker_id: int, seq: int, answer: Answer, task_id: int, reason: str
-    ) -> None:
-        super().answer_post(worker_id, seq, answer, task_id, reason)
+    def answer_post(self, seat: int, seq: int, answer: Answer, task_id: int, reason: str) -> None:
+        super().answer_post(seat, seq, answer, task_id, reason)
         self.trace.append(("answered", int(answer), task_id))
 
     # The ledger
