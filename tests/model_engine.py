@@ -98,6 +98,15 @@ class ModelEngine:
         self.alarm: float | None = None
         self.places = places
         self.workers = [ModelWorker(places) for _ in range(workers)]
+        """By seat, those too that are gone."""
+        self.numbers = list(range(workers))
+        """By seat."""
+        self.current = list(range(workers))
+        """Seats, by number."""
+        self.leaving: set[int] = set()
+        self.gone: set[int] = set()
+        self.away: set[int] = set()
+        """Seats whose process is dead, or has yet to come."""
         self.killed: list[int] = []
         self.retired: list[int] = []
         self.cancelled: list[tuple[int, int]] = []
@@ -300,12 +309,46 @@ class ModelEngine:
         worker = self.workers[number]
         if worker.unsent and not worker.is_spoilt:
             self.dispatcher.reported(number, worker.unsent)
+        self.away.add(number)
+        if number in self.leaving:
+            self._go(number)
         self.dispatcher.worker_died(number, exit_code, None if worker.is_spoilt else worker.begun)
         self.workers[number] = ModelWorker(self.places)
 
     def replace(self, number: int) -> None:
         """Another process takes the dead one's place."""
+        self.away.discard(number)
         self.dispatcher.worker_ready(number)
+
+    def seat_fresh(self, number: int) -> int:
+        """A fresh worker, which is ready, takes ``number``: its seat."""
+        seat = len(self.workers)
+        self.workers.append(ModelWorker(self.places))
+        self.numbers.append(number)
+        if number < len(self.current):
+            self._make_way(self.current[number])
+        self.current[number : number + 1] = [seat]
+        self.dispatcher.worker_seated(seat, number)
+        self.dispatcher.worker_ready(seat)
+        return seat
+
+    def dismiss(self) -> int:
+        """The highest number is gone: the seat of whoever had it."""
+        seat = self.current.pop()
+        self._make_way(seat)
+        self.dispatcher.worker_dismissed(self.numbers[seat])
+        return seat
+
+    def _make_way(self, seat: int) -> None:
+        if seat in self.away:
+            self._go(seat)
+        else:
+            self.leaving.add(seat)
+
+    def _go(self, seat: int) -> None:
+        self.leaving.discard(seat)
+        self.away.discard(seat)
+        self.gone.add(seat)
 
     def pass_time(self, seconds: float) -> None:
         """Let the clock go on, and the alarm ring if it is due."""

@@ -58,7 +58,7 @@ class Seats:
         books = self._books
         del books.workers[worker.seat]
         if worker.number < len(books.current):
-            books.current[worker.number].runs_before += worker.runs
+            books.current[worker.number].runs_before += worker.runs_before + worker.runs
 
     def end_stranded(self) -> None:
         """End the jobs of numbers that are gone."""
