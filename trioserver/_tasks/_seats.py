@@ -50,8 +50,8 @@ class Seats:
         books = self._books
         assert number == len(books.current) - 1, "numbers are without a gap"
         worker = books.current.pop()
-        books.queue.remove_number()
         self._send_off(worker)
+        books.queue.remove_number()
 
     def leave(self, worker: Worker) -> None:
         """A worker that was leaving is gone."""
