@@ -131,7 +131,7 @@ class World(ModelEngine):
         assert not worker.is_killed, "a worker that was killed is handed jobs"
         assert not books.is_worn, "a worn worker is handed jobs"
         for job in jobs:
-            assert job.options.task_worker in (None, self.numbers[seat]), "pinned to another one"
+            assert job.options.task_worker in (None, self.number_of[seat]), "pinned to another one"
             assert job in self.alive
             assert job.seq > worker.last_seq, "numbers rise"
             worker.last_seq = job.seq
@@ -254,7 +254,7 @@ class World(ModelEngine):
         worker = self.workers[seat]
         self.begun_before[seat] = worker.begun[0]
         super()._make_way(seat)
-        if seat in self.gone and self.numbers[seat] == len(self.current):
+        if seat in self.gone and self.number_of[seat] == len(self.current):
             books = self.dispatcher._books.workers[seat]
             self.forgotten += books.runs_before + books.runs
 
@@ -421,7 +421,7 @@ class World(ModelEngine):
                 assert not was_cancelled
                 assert self.has_spoilt or (facts.began_at > -math.inf and not has_finished)
             case Status.CANCELLED if is_stranded and not was_cancelled:
-                assert job.body == b"there is no task worker %d any more" % pinned_to
+                assert job.body.decode() == f"there is no task worker {pinned_to} any more"
                 assert job.worker_id is None
             case Status.CANCELLED:
                 assert was_cancelled

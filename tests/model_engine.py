@@ -99,7 +99,7 @@ class ModelEngine:
         self.places = places
         self.workers = [ModelWorker(places) for _ in range(workers)]
         """By seat, those too that are gone."""
-        self.numbers = list(range(workers))
+        self.number_of = list(range(workers))
         """By seat."""
         self.current = list(range(workers))
         """Seats, by number."""
@@ -324,7 +324,7 @@ class ModelEngine:
         """A fresh worker, which is ready, takes ``number``: its seat."""
         seat = len(self.workers)
         self.workers.append(ModelWorker(self.places))
-        self.numbers.append(number)
+        self.number_of.append(number)
         if number < len(self.current):
             self._make_way(self.current[number])
         self.current[number : number + 1] = [seat]
@@ -336,7 +336,7 @@ class ModelEngine:
         """The highest number is gone: the seat of whoever had it."""
         seat = self.current.pop()
         self._make_way(seat)
-        self.dispatcher.worker_dismissed(self.numbers[seat])
+        self.dispatcher.worker_dismissed(self.number_of[seat])
         return seat
 
     def _make_way(self, seat: int) -> None:
