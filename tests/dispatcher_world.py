@@ -314,6 +314,7 @@ class World(ModelEngine):
         places += [job for _, _, job in queue._delays if job.status is None]
         assert all(job.seq == DELAYED and job.worker_id is None for job in places[before:])
         assert all(job.verdict is None for job in places)
+        assert not any(map(queue.is_stranded, places))
         counted = queue.shared, queue.pinned, queue.delayed
         assert counted == (counts[0], sum(counts[1:]), len(places) - before)
 

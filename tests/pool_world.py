@@ -223,15 +223,13 @@ class PoolWorld(ModelEngine):
                 has_moved = True
             for number in range(len(self.workers)):
                 for _ in range(self.random.randint(1, 6)):
-                    has_moved |= self._advance(number)
+                    has_moved |= number not in self.gone and self._advance(number)
             self.check()
             if not has_moved:
                 await self._woken.wait()
 
     def _advance(self, number: int) -> bool:  # noqa: C901  # one line a thing that can happen
         random, worker = self.random, self.workers[number]
-        if number in self.gone:
-            return False
         if number in self.away:
             self.replace(number)
         elif worker.is_killed or (worker.orders and random.random() < self.shape.violence / 4):
