@@ -55,6 +55,33 @@ class TaskWorkers(Engine, Protocol):
     def running(self, events: Events) -> AbstractAsyncContextManager[None]:
         """Have the workers run; inside, all are ready."""
 
+    async def reload(self) -> None:
+        """Put a fresh worker in every place, one after the other, without losing a task.
+
+        Raises:
+          AppError: if one cannot begin; then it, and those after it, are not replaced.
+        """
+
+    async def scale(self, number: int) -> None:
+        """Have so many workers.
+
+        Raises:
+          AppError: if one cannot begin; those before it stay.
+          TypeError, ValueError: if ``number`` is no whole number, or less than 1.
+        """
+
+
+def check_number(number: int) -> None:
+    """See that there may be so many workers.
+
+    Raises:
+      TypeError, ValueError: see `TaskWorkers.scale`.
+    """
+    if type(number) is not int:
+        raise TypeError(f"the number of task workers must be a whole number: {number!r}")
+    if number < 1:
+        raise ValueError(f"the number of task workers must be >= 1: {number}")
+
 
 class _Alarm:
     """Calls the dispatcher when it has asked for it."""
