@@ -30,7 +30,7 @@ _ECHO: Final = 0.02
 """Seconds in which the same request to stop may come once more by another way."""
 _OWN_DESCRIPTORS: Final = 64
 """What a server has open beside its connections."""
-_WORKER_DESCRIPTORS: Final = 8
+_WORKER_DESCRIPTORS: Final = 9
 """What it has open for each task worker."""
 
 

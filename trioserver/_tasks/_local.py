@@ -17,6 +17,7 @@ from trioserver._stopping import GRACE
 from trioserver._tasks._booting import hold_interrupt
 from trioserver._tasks._door import remove_stale_doors
 from trioserver._tasks._policy import Policy
+from trioserver._tasks._stacks import stack_of
 from trioserver._tasks._worker_process import WorkerProcess
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from trioserver._stopping import Stopping
     from trioserver._tasks._engine import Events
     from trioserver._tasks._job import Job
+    from trioserver._tasks._statistics import TaskWorkerStatistics
     from trioserver._tasks._wire import Answer, Report
 
 logger = logging.getLogger("trioserver.tasks")
@@ -55,6 +57,9 @@ class LocalTaskWorkers:
             _Slot(number, app.spec, settings) for number in range(settings.task_worker_num)
         ]
         self._stopping = stopping
+        self._is_async = app.has_async_task
+        # While they run.
+        self._events: Events | None = None
 
     @property
     def task_worker_num(self) -> int:
@@ -104,6 +109,20 @@ class LocalTaskWorkers:
         worker = self._slots[worker_id].worker
         return None if worker is None else worker.memory()
 
+    async def stack(self, task_id: int) -> str:
+        """See `_workers.TaskWorkers.stack`."""
+        if self._events is None:
+            raise KeyError(f"no task {task_id} is running")
+        return await stack_of(
+            task_id, self._events.statistics, self._frames_of, is_async=self._is_async
+        )
+
+    async def _frames_of(self, worker: TaskWorkerStatistics) -> list[str]:
+        for slot in self._slots:
+            if slot.worker is not None and slot.worker.pid == worker.pid:
+                return await slot.worker.frames()
+        raise RuntimeError(f"task worker {worker.id} is being replaced")
+
     # Their lives
 
     @asynccontextmanager
@@ -115,6 +134,7 @@ class LocalTaskWorkers:
         Raises:
           AppError: if a worker cannot begin: the app does not import there, or it dies.
         """
+        self._events = events
         remove_stale_doors()
         failures: list[AppError] = []
         async with trio.open_nursery() as lives:
