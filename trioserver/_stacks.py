@@ -42,6 +42,7 @@ _STATES: Final = {
     "Z": "dead",
     "X": "dead",
 }
+_BIT: Final = 1 << STACK_SIGNAL - 1
 _STOPPED: Final = frozenset("TtZX")
 
 
@@ -77,14 +78,22 @@ class StackFile:
             self._refuse_if_it_cannot(pid)
             self._clear()
             pause = _FIRST_PAUSE
+            dump = None
             with trio.move_on_after(ANSWER_TIME):
-                while True:
+                # As its handler does, too, while it runs. Another thread would answer in its place.
+                while _signals_of(pid)[1] & _BIT:  # noqa: ASYNC110  # another process sets no event
+                    await trio.sleep(_LOOK)
+                while dump is None:
                     self._signal(pid)
-                    # Again after a while: a signal inside a dump has no effect.
+                    # Again after a while: a dump may have begun before the file was cleared.
                     with trio.move_on_after(pause):
-                        return await self._whole_dump(pid)
+                        dump = await self._whole_dump(pid)
                     pause *= 2
-            self._refuse(pid, _state_of(pid))
+            if dump is None:
+                is_held_back = _signals_of(pid)[1] & _BIT
+                reason = f"it holds back signal {STACK_SIGNAL}" if is_held_back else ""
+                self._refuse(pid, _state_of(pid), reason)
+            return dump
 
     async def _whole_dump(self, pid: int) -> list[str]:
         """Wait until a dump is there, and then until it is whole."""
@@ -122,14 +131,10 @@ class StackFile:
         state = _state_of(pid)
         if state in _STOPPED:
             self._refuse(pid, state)
-        caught, blocked = _signals_of(pid)
-        bit = 1 << STACK_SIGNAL - 1
-        if not caught & bit:
-            self._refuse(pid, "", f"its handler of signal {STACK_SIGNAL} is gone")
-        if blocked & bit:
-            self._refuse(pid, "", f"it holds back signal {STACK_SIGNAL}")
+        if not _signals_of(pid)[0] & _BIT:
+            self._refuse(pid, state, f"its handler of signal {STACK_SIGNAL} is gone")
         if not self._is_open_in(pid):
-            self._refuse(pid, "", "it has closed the descriptor for that")
+            self._refuse(pid, state, "it has closed the descriptor for that")
 
     def _is_open_in(self, pid: int) -> bool:
         own = os.fstat(self.fd)

@@ -2,8 +2,8 @@
 
 `task_worker_main` is the one long call that trio-parallel makes there. It connects to the
 dispatcher's socket, says who it is, maps its flight recorder, is ready to show its stack, opens the
-app, and then runs orders until it is told to stop or killed: one after the other (`_sync_loop`), or several at once where the
-app's ``on_task`` is a coroutine function (`_async_loop`).
+app, and then runs orders until it is told to stop or killed: one after the other (`_sync_loop`), or
+several at once where the app's ``on_task`` is a coroutine function (`_async_loop`).
 
 Nothing that an app raises, returns or does to pickle may end the loop: each task is guarded by
 itself (`_running_orders`), and only records of ours go out (trio-parallel would raise a task's

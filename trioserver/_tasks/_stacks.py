@@ -50,7 +50,7 @@ async def stack_of(
     Args:
       task_id: Which task.
       statistics: Tells what runs where.
-      frames_of: The frames of a task worker, the most recent one first; it may raise `RuntimeError`.
+      frames_of: The frames of a task worker, the most recent one first, or a `RuntimeError`.
       is_async: Whether several tasks may run in one process.
 
     Raises:
