@@ -78,12 +78,12 @@ def hold_back_and_wait(gate: str) -> None:
     task_app.wait(gate)
 
 
-def scribble_and_sleep() -> None:
+def scribble_and_wait(gate: str) -> None:
     """Write what is no stack, and move the place where the next one goes."""
     fd = stack_fd()
     os.pwrite(fd, b"\x1b[31mStack (most recent call first):\n" * 1000, 0)
     os.lseek(fd, 5000, os.SEEK_SET)
-    sleep()
+    task_app.wait(gate)
 
 
 def scribble_for_ever() -> NoReturn:

@@ -235,14 +235,15 @@ async def test_a_task_that_holds_the_signal_back_gets_none(
         workers.pool.cancel(task_id)
 
 
-async def test_what_was_in_the_file_is_no_stack() -> None:
+async def test_what_was_in_the_file_is_no_stack(gate: Gate) -> None:
     """A task may scribble there, and move its place."""
     async with open_workers() as workers:
-        task_id = await run(workers, stack_app.scribble_and_sleep)
-        stack = await stack_with(workers, task_id, "sleep")
+        task_id = await run(workers, stack_app.scribble_and_wait, gate.path)
+        await gate.wait_for()
+        stack = await stack_with(workers, task_id, "wait")
         workers.pool.cancel(task_id)
 
-    assert functions(stack) == ["sleep", "scribble_and_sleep", "on_task"]
+    assert functions(stack) == ["wait", "scribble_and_wait", "on_task"]
 
 
 async def test_what_a_task_forges_is_harmless_text() -> None:

@@ -6,10 +6,13 @@ import logging
 import resource
 import signal
 import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 
 import trio
 
+from trioserver._alone import Alone
+from trioserver._control import bind_control
 from trioserver._errors import AppError, TrioserverError
 from trioserver._guard import signals_are_received
 from trioserver._logs import log_to_stderr
@@ -71,7 +74,10 @@ async def _serve_until_signalled(app: App, settings: Settings, early: Sequence[i
     server: Server | None = None
     refusal: TrioserverError | None = None
     signals_are_received.set(True)
-    with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
+    with (
+        trio.open_signal_receiver(*STOP_SIGNALS) as signals,
+        bind_control(settings.control) if settings.control else nullcontext() as control,
+    ):
         if early:
             return 0
         async with trio.open_nursery() as nursery:
@@ -99,6 +105,10 @@ async def _serve_until_signalled(app: App, settings: Settings, early: Sequence[i
                     server = await serving.start(serve, app, settings)
                 except TrioserverError as exc:  # still bare; beyond the nurseries it is in groups
                     refusal = exc
+                else:
+                    whole = server._whole  # noqa: SLF001  # ours
+                    if control is not None and isinstance(whole, Alone):  # it always is
+                        nursery.start_soon(control.serve, whole)  # which answers to the very end
             nursery.cancel_scope.cancel()
     if refusal is not None:
         raise refusal

@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import stat
+import sys
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -118,7 +119,7 @@ def bind_all(addresses: Sequence[str]) -> Iterator[list[Listener]]:
             if isinstance(address, TcpAddress):
                 listeners += _bind_tcp(address, stack)
             else:
-                listeners.append(_bind_unix(address, stack))
+                listeners.append(Listener(stack.enter_context(bind_unix(address)), str(address)))
         yield listeners
 
 
@@ -155,18 +156,37 @@ def _bind_tcp(address: TcpAddress, stack: ExitStack) -> list[Listener]:
     return listeners
 
 
-def _bind_unix(address: UnixAddress, stack: ExitStack) -> Listener:
+@contextmanager
+def bind_unix(address: UnixAddress, *, mode: int | None = None) -> Iterator[socket.socket]:
+    """Bind a non-blocking Unix socket; at the end it is closed, and its file removed if still ours.
+
+    The file of a server that is gone is replaced.
+
+    Args:
+      address: Where.
+      mode: Who may connect, as the permissions of a file; by the umask unless given.
+
+    Raises:
+      AddressError: if that cannot be, or a server is there.
+    """
     path = address.path
     _remove_stale(address)
-    sock = stack.enter_context(socket.socket(socket.AF_UNIX))
-    sock.setblocking(False)
-    try:
-        sock.bind(path)
-    except OSError as exc:
-        _refuse(str(address), exc)
-    ours = os.stat(path)
-    stack.callback(_remove_if, path, ours)
-    return Listener(sock, str(address))
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.setblocking(False)
+        try:
+            if mode is not None and sys.platform == "linux":
+                # The file gets the socket's own mode, so there is no moment in which it has more.
+                os.fchmod(sock.fileno(), mode)
+            sock.bind(path)
+            if mode is not None:
+                os.chmod(path, mode)
+        except OSError as exc:
+            _refuse(str(address), exc)
+        ours = os.stat(path)
+        try:
+            yield sock
+        finally:
+            _remove_if(path, ours)
 
 
 def _remove_stale(address: UnixAddress) -> None:
