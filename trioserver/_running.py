@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import trio
 
 from trioserver._alone import Alone
 from trioserver._anew import Anew, execute_anew, hold_signals
+from trioserver._control import bind_control
 from trioserver._inheritance import Inheritance, take_inheritance
 from trioserver._net._listeners import bind_all
 from trioserver._notifying import Notifier
@@ -65,6 +67,7 @@ class _Process:
             with (
                 bind_all(settings.bind, sockets) as self._listeners,
                 open_pid_file(settings.pid_file) as self._pid_file,
+                bind_control(settings.control) if settings.control else nullcontext() as control,
             ):
                 notifier = Notifier()
                 whole = self._whole(before, notifier)
@@ -73,6 +76,7 @@ class _Process:
                     whole,
                     self._stopping,
                     notifier,
+                    control,
                     self._app.name,
                     signals,
                     early,

@@ -24,6 +24,7 @@ from trioserver._titles import set_title
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
+    from trioserver._control import ControlListener
     from trioserver._controls import Controls
     from trioserver._notifying import Notifier
     from trioserver._settings import Settings
@@ -98,6 +99,7 @@ async def serve_signalled(
     controls: Controls,
     stopping: Stopping,
     notifier: Notifier,
+    control: ControlListener | None,
     name: str,
     signals: AsyncIterator[int],
     early: Sequence[int],
@@ -109,6 +111,7 @@ async def serve_signalled(
       controls: What signals drive when it has started.
       stopping: Asked for a stop when it is ended at once, so that what is cut is counted.
       notifier: Hears that it is ready.
+      control: Is served from then on to the very end.
       name: Of the app.
       signals: As they come.
       early: Those that came before.
@@ -135,6 +138,8 @@ async def serve_signalled(
                 started = await serving.start(serve)
                 notifier.ready(f"serving {name}")
                 table.is_ready(controls)
+                if control is not None:
+                    nursery.start_soon(control.serve, controls)
             except TrioserverError as exc:  # still bare; beyond the nurseries it is in groups
                 refusal = exc
         nursery.cancel_scope.cancel()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +18,7 @@ import trio
 
 import trioserver
 from trioserver._bare import without_groups
+from trioserver._control import bind_control
 from trioserver._errors import AppError
 from trioserver._net._listeners import bind_all
 from trioserver._notifying import Notifier
@@ -220,6 +221,7 @@ async def _serve(plan: Plan, early: Sequence[int]) -> int:
             bind_all(settings.bind) as listeners,
             open_pid_file(settings.pid_file),
             open_room() as room,
+            bind_control(settings.control) if settings.control else nullcontext() as control,
         ):
             workers = None
             if settings.task_worker_num:
@@ -230,6 +232,7 @@ async def _serve(plan: Plan, early: Sequence[int]) -> int:
                 manager,
                 stopping,
                 notifier,
+                control,
                 plan.name,
                 signals,
                 early,

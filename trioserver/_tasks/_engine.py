@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trioserver._tasks._job import Job
+    from trioserver._tasks._statistics import TaskStatistics
     from trioserver._tasks._wire import Answer, Report
 
 
@@ -96,6 +97,9 @@ class Events(Protocol):
 
     def posted(self, seat: int, seq: int, payload: bytes) -> None:
         """A running job posts a task; `Engine.answer_post` must follow."""
+
+    def statistics(self) -> TaskStatistics:
+        """What runs where, and all other numbers as they are now."""
 
     def worker_died(
         self, seat: int, exit_code: int | None, begun: tuple[int, float] | None

@@ -22,6 +22,7 @@ from trioserver._tasks._booting import BOOT_TIME, hold_interrupt
 from trioserver._tasks._door import remove_stale_doors
 from trioserver._tasks._policy import Policy
 from trioserver._tasks._slot import Slot, Start
+from trioserver._tasks._stacks import stack_of
 from trioserver._tasks._workers import check_number
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from trioserver._stopping import Stopping
     from trioserver._tasks._engine import Events
     from trioserver._tasks._job import Job
+    from trioserver._tasks._statistics import TaskWorkerStatistics
     from trioserver._tasks._wire import Answer, Report
 
 logger = logging.getLogger("trioserver.tasks")
@@ -71,9 +73,10 @@ class LocalTaskWorkers:
         self._current = [self._slot(number) for number in range(settings.task_worker_num)]
         # While the workers run.
         self._lives: trio.Nursery | None = None
-        self._events: Events
+        self._events: Events | None = None
         self._changes = trio.StrictFIFOLock()
         self._change = trio.CancelScope()
+        self._is_async = app.has_async_task
 
     @property
     def task_worker_num(self) -> int:
@@ -120,6 +123,20 @@ class LocalTaskWorkers:
     def memory(self, seat: int) -> int | None:
         slot = self._slots.get(seat)
         return None if slot is None or slot.worker is None else slot.worker.memory()
+
+    async def stack(self, task_id: int) -> str:
+        """See `_workers.TaskWorkers.stack`."""
+        if self._events is None:
+            raise KeyError(f"no task {task_id} is running")
+        return await stack_of(
+            task_id, self._events.statistics, self._frames_of, is_async=self._is_async
+        )
+
+    async def _frames_of(self, worker: TaskWorkerStatistics) -> list[str]:
+        for slot in self._slots.values():
+            if slot.worker is not None and slot.worker.pid == worker.pid:
+                return await slot.worker.frames()
+        raise RuntimeError(f"task worker {worker.id} is being replaced")
 
     # Their lives
 
@@ -280,6 +297,7 @@ class LocalTaskWorkers:
         lives.start_soon(self._live, slot, on_first)
 
     async def _live(self, slot: Slot, on_first: Callable[[], None] | None) -> None:
+        assert self._events is not None, "workers live while they run"
         try:
             await slot.keep_alive(self._events, on_first)
         finally:

@@ -34,21 +34,6 @@ class TaskWorkers(Engine, Protocol):
     def clock(self) -> Callable[[], float]:
         """The clock of its reports."""
 
-    async def reload(self) -> None:
-        """Put fresh workers in the places of all, one after the other; see `_local`.
-
-        Raises:
-          AppError: if a fresh one cannot start; then its place keeps the old one.
-        """
-
-    async def scale(self, number: int) -> None:
-        """Have so many workers.
-
-        Raises:
-          ValueError: if ``number`` is not at least 1.
-          AppError: if a new one cannot start.
-        """
-
     async def stack(self, task_id: int) -> str:
         """The Python stack of a running task; see `_controls.Controls.stack`."""
 
