@@ -73,7 +73,7 @@ class LocalTaskWorkers:
         self._current = [self._slot(number) for number in range(settings.task_worker_num)]
         # While the workers run.
         self._lives: trio.Nursery | None = None
-        self._events: Events | None = None
+        self._events: Events
         self._changes = trio.StrictFIFOLock()
         self._change = trio.CancelScope()
         self._is_async = app.has_async_task
@@ -126,7 +126,7 @@ class LocalTaskWorkers:
 
     async def stack(self, task_id: int) -> str:
         """See `_workers.TaskWorkers.stack`."""
-        if self._events is None:
+        if self._lives is None:
             raise KeyError(f"no task {task_id} is running")
         return await stack_of(
             task_id, self._events.statistics, self._frames_of, is_async=self._is_async
@@ -297,7 +297,6 @@ class LocalTaskWorkers:
         lives.start_soon(self._live, slot, on_first)
 
     async def _live(self, slot: Slot, on_first: Callable[[], None] | None) -> None:
-        assert self._events is not None, "workers live while they run"
         try:
             await slot.keep_alive(self._events, on_first)
         finally:
