@@ -16,11 +16,13 @@ from trioserver._inheritance import Inheritance, take_inheritance
 from trioserver._net._listeners import bind_all
 from trioserver._notifying import Notifier
 from trioserver._pid_file import open_pid_file
+from trioserver._processes._plan import own_files
 from trioserver._serving import run_event_worker
 from trioserver._signalled import ends, raise_descriptor_limit, run_process, serve_signalled
 from trioserver._signals import SIGNALS
 from trioserver._stopping import Stopping
 from trioserver._tasks._local import LocalTaskWorkers
+from trioserver._watching import check_watching
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,6 +63,8 @@ class _Process:
         with trio.open_signal_receiver(*SIGNALS) as signals:
             if ends(early):
                 return 0
+            if settings.reload:
+                check_watching()
             raise_descriptor_limit(settings, settings.max_conn, settings.task_worker_num)
             before = take_inheritance()
             sockets = () if before is None else before.sockets
@@ -77,6 +81,7 @@ class _Process:
                     self._stopping,
                     notifier,
                     control,
+                    own_files() if settings.reload else (),
                     self._app.name,
                     signals,
                     early,

@@ -20,6 +20,7 @@ from trioserver._refusals import WRONG, print_traceback, refuse
 from trioserver._signal_table import SignalTable
 from trioserver._signals import END_SIGNALS, SIGNALS, early_reloads
 from trioserver._titles import set_title
+from trioserver._watching import reload_on_change
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -100,6 +101,7 @@ async def serve_signalled(
     stopping: Stopping,
     notifier: Notifier,
     control: ControlListener | None,
+    watched: Sequence[str],
     name: str,
     signals: AsyncIterator[int],
     early: Sequence[int],
@@ -112,6 +114,7 @@ async def serve_signalled(
       stopping: Asked for a stop when it is ended at once, so that what is cut is counted.
       notifier: Hears that it is ready.
       control: Is served from then on to the very end.
+      watched: Files whose change asks for a reload.
       name: Of the app.
       signals: As they come.
       early: Those that came before.
@@ -140,6 +143,8 @@ async def serve_signalled(
                 table.is_ready(controls)
                 if control is not None:
                     nursery.start_soon(control.serve, controls)
+                if watched:
+                    nursery.start_soon(reload_on_change, watched, controls)
             except TrioserverError as exc:  # still bare; beyond the nurseries it is in groups
                 refusal = exc
         nursery.cancel_scope.cancel()

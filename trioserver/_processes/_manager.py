@@ -37,6 +37,7 @@ from trioserver._stopping import Stopping
 from trioserver._tasks._local import LocalTaskWorkers
 from trioserver._tasks._statistics import TaskStatistics
 from trioserver._tasks._workers import open_dispatcher
+from trioserver._watching import check_watching
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -214,6 +215,8 @@ async def _serve(plan: Plan, early: Sequence[int]) -> int:
     with trio.open_signal_receiver(*SIGNALS) as signals:
         if ends(early):
             return 0
+        if settings.reload:
+            check_watching()
         raise_descriptor_limit(settings, 0, settings.worker_num + settings.task_worker_num)
         stopping = Stopping(settings.max_wait_time)
         notifier = Notifier()
@@ -233,6 +236,7 @@ async def _serve(plan: Plan, early: Sequence[int]) -> int:
                 stopping,
                 notifier,
                 control,
+                plan.files if settings.reload else (),
                 plan.name,
                 signals,
                 early,
