@@ -102,8 +102,9 @@ class EventWorker:
         self._channel: Channel | None = None
         self._guest: Guest | None = None
         self._stack: StackFile
-        # Whether a sign of life was asked for and has not come, and for how many beats.
-        self._is_silent = False
+        self.is_silent = False
+        """Whether a sign of life was asked for and has not come."""
+        # For how many beats.
         self._beats = 0
 
     # What the manager does with it
@@ -161,10 +162,10 @@ class EventWorker:
         self._guest.cancel(task_id, "server.cancel was called")
         return True
 
-    @property
-    def is_silent(self) -> bool:
-        """Whether it has not answered for a while."""
-        return self._is_silent and self._beats > 0
+    def probe(self) -> None:
+        """Ask for a sign of life; `is_silent` until there is one."""
+        self.is_silent = True
+        self._say(Say.PING)
 
     def statistics(self) -> EventWorkerStatistics:
         """It in numbers."""
@@ -267,7 +268,7 @@ class EventWorker:
         self.kill()
 
     def _hear(self, records: list[Record]) -> None:
-        self._is_silent = False
+        self.is_silent = False
         guest = self._guest
         try:
             for kind, number, body in records:
@@ -319,12 +320,11 @@ class EventWorker:
         timeout = self._plan.settings.worker_timeout
         beat = min(_BEAT, timeout / 4)
         while True:
-            self._is_silent = True
-            self._say(Say.PING)
+            self.probe()
             # Beats are counted, and not seconds: a manager that was stopped itself has not waited.
             self._beats = 0
             await trio.sleep(beat)
-            while self._is_silent:
+            while self.is_silent:
                 self._beats += 1
                 if self._beats == round(timeout / 3 / beat):
                     await self._complain(self._beats * beat)
