@@ -240,7 +240,9 @@ def test_broken_code_changes_nothing(serve: Serve, tmp_path: Path) -> None:
     wait_until(lambda: "No module named 'is_not_there'\n" in server.log, "it is logged")
 
     assert server.ask(b"plain\n") == b"0 1\n"
-    assert "no reload, the old code goes on: app cannot be loaded: ModuleNotFoundError" in server.log
+    assert (
+        "no reload, the old code goes on: app cannot be loaded: ModuleNotFoundError" in server.log
+    )
     assert f'Traceback (most recent call last):\n  File "{tmp_path}/app.py", line 1' in server.log
     change(tmp_path, 1)
     reload(server)

@@ -164,7 +164,9 @@ def _serve_by_many(app: App, settings: Settings) -> int:
 
 def _manage(plan: Plan) -> int:
     try:
-        from trioserver._processes._manager import run_manager  # noqa: PLC0415  # as above
+        from trioserver._processes._manager import (  # type: ignore[import-not-found,unused-ignore] # noqa: PLC0415
+            run_manager,
+        )
     except ImportError:
         refuse(
             f"worker_num is {plan.settings.worker_num}, but several event workers do not exist yet"

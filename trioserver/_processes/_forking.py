@@ -71,7 +71,9 @@ def ask_child(make: Callable[[], str | None], meanwhile: Callable[[], object]) -
     return None if text == _REFUSED else text
 
 
-def _answer(make: Callable[[], str | None], writing: int, held: set[int | signal.Signals]) -> NoReturn:
+def _answer(
+    make: Callable[[], str | None], writing: int, held: set[int | signal.Signals]
+) -> NoReturn:
     """In the child: answer, and end, whatever happens."""
     code = 1
     try:
@@ -87,7 +89,7 @@ def _answer(make: Callable[[], str | None], writing: int, held: set[int | signal
         with open(writing, "w", encoding="utf-8") as answers:
             answers.write(f"{text}\n")
         code = 0
-    except BaseException:  # noqa: BLE001  # the parent says that there was no answer
+    except BaseException:  # noqa: ASYNC103, BLE001  # the parent says that there was no answer
         code = 1
     finally:
         os._exit(code)
