@@ -52,10 +52,6 @@ class Slow:
 
 sys.meta_path.insert(0, Slow())
 """
-RELOAD_FOR_EVER = """\
-while True:
-        await server._pool._dispatcher._engine.reload()
-"""
 CONTROL_C = b"\x03"
 
 
@@ -226,28 +222,6 @@ def test_while_task_workers_boot(start_terminal: StartTerminal, tmp_path: Path) 
         terminal = serve(start_terminal, tmp_path, seconds=0)
         pid = terminal.process.pid
         wait_until(lambda pid=pid: children_of(pid), "a worker is started")  # type: ignore[misc]
-        terminal.press(CONTROL_C)
-
-        assert terminal.wait() == 0
-        assert "Traceback" not in terminal.shown
-
-
-def test_while_task_workers_are_reloaded(start_terminal: StartTerminal, tmp_path: Path) -> None:
-    """Fresh ones print no traceback either, and the stop ends the reload."""
-    (tmp_path / "app.py").write_text(
-        APP.replace("SECONDS", "0").replace('print("posted")', RELOAD_FOR_EVER)
-    )
-    for _ in range(5):
-        terminal = start_terminal(
-            "-m", "trioserver", "app", "--bind=127.0.0.1:0", "--task-worker-num=2"
-        )
-        pid = terminal.process.pid
-        terminal.wait_shown(": ready in ")
-        before = {*children_of(pid)}
-        wait_until(
-            lambda pid=pid, before=before: {*children_of(pid)} - before,  # type: ignore[misc]
-            "a fresh one is started",
-        )
         terminal.press(CONTROL_C)
 
         assert terminal.wait() == 0
