@@ -125,11 +125,12 @@ class Dispatcher:
 
     def accept(self, job: Job) -> None:
         """Queue ``job``; it ends in exactly one ``job.sink.job_ended(job)``."""
+        queue = self._books.queue
         self._counters.posted += 1
-        self._books.queue.put(job, self.clock())
+        queue.put(job, self.clock())
         if job.options.queue_timeout != math.inf:
-            self._set_alarm(self._books.queue.due_at)
-        if self._books.queue.stranded:
+            self._set_alarm(queue.due_at)
+        if queue.stranded:
             self._seats.end_stranded()
         else:
             self._placement.job_came(job)
