@@ -115,9 +115,10 @@ class StackFile:
         return os.pread(self.fd, _SIZE, 0)
 
     def _clear(self) -> None:
-        # Its end of the file is ours, too, and so is the place in it.
-        os.pwrite(self.fd, bytes(len(self._content().rstrip(b"\0"))), 0)
+        # The place in the file is the same for both. It is moved first: a late dump that goes on
+        # meanwhile must not leave anything behind what comes next.
         os.lseek(self.fd, 0, os.SEEK_SET)
+        os.pwrite(self.fd, bytes(len(self._content().rstrip(b"\0"))), 0)
 
     def _signal(self, pid: int) -> None:
         try:
