@@ -42,12 +42,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
     """Run the command line here: exit code, stdout and stderr."""
 
     def run(*argv: str) -> tuple[int, str, str]:
         code = main(argv)
-        return (code, *capsys.readouterr())
+        return (code, *capfd.readouterr())
 
     return run
 
@@ -69,7 +69,8 @@ def test_help_explains_every_setting(run: Run) -> None:
     assert (code, err) == (0, "")
     for name, field in FIELDS.items():
         shown = ", ".join(field.default) if isinstance(field.default, tuple) else field.default
-        assert f"{flag(name)} {field.metadata['unit'].upper()} {field.metadata['doc']}" in text
+        takes = "" if isinstance(field.default, bool) else f"{field.metadata['unit'].upper()} "
+        assert f"{flag(name)} {takes}{field.metadata['doc']}" in text
         assert f"[{shown}]" in text
 
 
@@ -172,7 +173,7 @@ def test_problems_of_settings_are_said_together(
     assert run("shop:App", "--config=server.toml", "--worker-num=0", "--bakclog=1") == refused(
         "server.toml: backlog must be from 1 to 2147483647: 0",
         "TRIOSERVER_MAX_CONN: max_conn must be a whole number: 'many'",
-        "--worker-num: worker_num must be >= 1: 0",
+        "--worker-num: worker_num must be from 1 to 1000: 0",
         "unknown argument '--bakclog=1' (did you mean '--backlog'?)",
     )
 

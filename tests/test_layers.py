@@ -168,7 +168,7 @@ def test_all_errors_of_all_layers_are_reported_together(toml: Path) -> None:
         f"{toml}: backlog must be a whole number: 'many'",
         "TRIOSERVER_MAX_WAIT_TIME: max_wait_time must be a number: ''",
         f"{UNKNOWN_VARIABLE}: TRIOSERVER_TASKS_NUM (did you mean 'TRIOSERVER_TASK_WORKER_NUM'?)",
-        "--worker-num: worker_num must be >= 1: 0",
+        "--worker-num: worker_num must be from 1 to 1000: 0",
         "--package-max-length: package_max_length must be a whole number: '2M'",
         "unknown argument '--x'",
     ]

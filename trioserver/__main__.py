@@ -9,12 +9,14 @@ from __future__ import annotations
 import sys
 from typing import NoReturn
 
+from trioserver._inheritance import receive_inheritance
 from trioserver._signals import leave_on_signals
 
 
 def main() -> NoReturn:
     """Run the command line and exit."""
     leave_on_signals()
+    receive_inheritance()
     from trioserver._cli import main as run_command_line  # noqa: PLC0415  # see above
 
     sys.exit(run_command_line())

@@ -32,8 +32,19 @@ class UnixAddress:
         return f"unix:{self.path}"
 
 
-def parse_address(text: str) -> TcpAddress | UnixAddress:
-    """Read ``host:port``, ``[v6]:port`` or ``unix:/path``.
+@attrs.frozen
+class FdAddress:
+    """A socket that was passed to the process when it was started, as systemd does it."""
+
+    name: str
+    """Its number or its name; empty for all that were passed."""
+
+    def __str__(self) -> str:
+        return f"fd://{self.name}"
+
+
+def parse_address(text: str) -> TcpAddress | UnixAddress | FdAddress:
+    """Read ``host:port``, ``[v6]:port``, ``unix:/path`` or ``fd://``.
 
     Raises:
       ValueError: if it is none of them; the message has the text.
@@ -46,6 +57,8 @@ def parse_address(text: str) -> TcpAddress | UnixAddress:
         if len(os.fsencode(path)) > _MAX_UNIX_PATH:
             raise ValueError(f"a Unix socket's path has at most {_MAX_UNIX_PATH} bytes: {text!r}")
         return UnixAddress(path)
+    if text.startswith("fd://"):
+        return FdAddress(text.removeprefix("fd://"))
     host, colon, port = text.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 from typing import TYPE_CHECKING, final
@@ -10,6 +11,7 @@ import attrs
 import trio
 
 from trioserver._errors import AppError
+from trioserver._notifying import Notifier
 from trioserver._reloads import Reloads
 from trioserver._statistics import EventWorkerStatistics, ServerStatistics
 from trioserver._tasks._statistics import TaskStatistics
@@ -34,6 +36,9 @@ class Alone:
       stopping: How it ends.
       workers: Its task workers.
       start_anew: Reloads the event worker, which is to say the process; None where nobody can.
+      notifier: Told of reloads and of the stop.
+      stream_id: The id of the first connection.
+      task_id: The id of the first task.
     """
 
     def __init__(
@@ -41,12 +46,20 @@ class Alone:
         stopping: Stopping,
         workers: TaskWorkers | None,
         start_anew: Callable[[], Awaitable[object]] | None = None,
+        notifier: Notifier | None = None,
+        *,
+        stream_id: int = 1,
+        task_id: int = 0,
     ) -> None:
         self._stopping = stopping
-        self._workers = workers
+        self.workers = workers
         self._start_anew = start_anew
+        self._notifier = notifier or Notifier("")
         self._reloads = Reloads()
         self._began = trio.current_time()
+        # Ids that have not been used.
+        self.stream_ids = itertools.count(stream_id)
+        self.task_ids = itertools.count(task_id)
         # Set by the server, which is made later.
         self._connections: Connections
         self._pool: Pool | None = None
@@ -83,6 +96,8 @@ class Alone:
         )
 
     def reload(self, *, only_task_workers: bool = False) -> None:
+        if self._stopping.hands_over:
+            return  # the program that takes over loads the code of then
         if self._stopping.is_requested:
             raise RuntimeError("the server is stopping: it is not reloaded")
         if only_task_workers:
@@ -93,7 +108,13 @@ class Alone:
             )
         self._reloads.request(only_task_workers=only_task_workers)
 
+    @property
+    def on_worn_out(self) -> Callable[[], object] | None:
+        """What an event worker calls after ``max_request`` frames; None where nobody can."""
+        return None if self._start_anew is None else self._replace_worn_out
+
     def shutdown(self) -> None:
+        self._notifier.stopping()
         self._stopping.request()
 
     def cancel(self, task_id: int) -> bool:
@@ -113,7 +134,18 @@ class Alone:
         if worker_id is not None:
             raise ValueError(f"worker_id must be that of another event worker: {worker_id!r}")
 
+    def _replace_worn_out(self) -> None:
+        if not self._stopping.is_requested:
+            logger.info("reloading after max_request frames")
+            self.reload()
+
     async def _reload(self, only_task_workers: bool) -> None:  # noqa: FBT001  # see `Reloads.run`
+        self._notifier.reloading()
+        await self._do_reload(only_task_workers=only_task_workers)
+        if not self._stopping.is_requested:
+            self._notifier.ready("reloaded")
+
+    async def _do_reload(self, *, only_task_workers: bool) -> None:
         if not only_task_workers:
             assert self._start_anew is not None, "a request would have been refused"
             await self._start_anew()
@@ -129,9 +161,9 @@ class Alone:
 
     @property
     def _task_workers(self) -> TaskWorkers:
-        if self._workers is None:
+        if self.workers is None:
             raise RuntimeError("task_worker_num is 0: this server has no task workers")
-        return self._workers
+        return self.workers
 
 
 def rss_of(pid: int | None) -> int | None:

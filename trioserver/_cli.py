@@ -14,7 +14,9 @@ import trioserver
 from trioserver._app import App, load_app
 from trioserver._errors import AppError, TrioserverError, summary_of
 from trioserver._importing import is_machinery, nearest, refuse_in_spawned_child
+from trioserver._inheritance import inherited, receive_inheritance
 from trioserver._layers import DEFAULT, FIELDS, Layers, flag
+from trioserver._processes._forking import ChildDiedError, ask_child
 from trioserver._refusals import WRONG, print_traceback, refuse
 from trioserver._settings import Settings, SettingsError
 from trioserver._signals import StoppedAtStart, signals_at_rest
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
+    from trioserver._processes._plan import Plan
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``python -m trioserver`` with ``argv``; the exit code."""
@@ -30,16 +34,66 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments, unknown = make_parser().parse_known_args(argv)
     except SystemExit as exc:  # after --help, --version, or a refusal
         return WRONG if exc.code else 0
+    if not arguments.check and not _is_surely_one_process(arguments):
+        try:
+            text = ask_child(lambda: _make_plan(arguments, unknown), _import_server)
+        except ChildDiedError as exc:
+            how = f"signal {-exc.code}" if exc.code < 0 else f"exit code {exc.code}"
+            refuse(f"{arguments.app} cannot be loaded: it ends the process with {how}")
+            return WRONG
+        if text is None:
+            return WRONG
+        from trioserver._processes._plan import Plan  # noqa: PLC0415  # see `_import_server`
+
+        plan = Plan.from_json(text)
+        if plan.settings.worker_num > 1:
+            return _manage(plan)
+    loaded = _load_and_layer(arguments, unknown)
+    if loaded is None:
+        return WRONG
+    return 0 if arguments.check else _serve(*loaded)
+
+
+def _load_and_layer(
+    arguments: argparse.Namespace, unknown: Sequence[str]
+) -> tuple[App, Settings] | None:
+    """The app and its settings, or say on stderr what is wrong with either."""
     app = None
     # Behind a misspelt flag stands its value, which could be taken for the app.
     if not any(text.startswith("-") for text in unknown):
         app = load(arguments.app)
         if app is None:
-            return WRONG
+            return None
     settings = layer(app, None if app is None else app.settings, arguments, unknown)
-    if app is None or settings is None:
-        return WRONG
-    return 0 if arguments.check else _serve(app, settings)
+    return None if app is None or settings is None else (app, settings)
+
+
+def _is_surely_one_process(arguments: argparse.Namespace) -> bool:
+    """Whether there is no manager, whatever the app's own settings say.
+
+    A manager never imports the app, so that a reload runs new code.
+    """
+    before = inherited()
+    if before is not None:
+        return True  # what executes itself anew is one process
+    layers = Layers()
+    _add_from_outside(layers, arguments)
+    return layers.known("worker_num") == 1
+
+
+def _make_plan(arguments: argparse.Namespace, unknown: Sequence[str]) -> str | None:
+    """What there is to know of the app, in a process that ends then."""
+    loaded = _load_and_layer(arguments, unknown)
+    if loaded is None:
+        return None
+    from trioserver._processes._plan import plan_of  # noqa: PLC0415  # see `_import_server`
+
+    return plan_of(*loaded).to_json()
+
+
+def _import_server() -> None:
+    """Import what a server needs, which takes its time; --check and --help do without."""
+    import trioserver._running  # noqa: F401, PLC0415
 
 
 def run(
@@ -61,6 +115,7 @@ def run(
         start was wrong; stderr says why.
     """
     with signals_at_rest():
+        receive_inheritance()
         code = _run(app, settings, argv)
     if code:
         raise SystemExit(code)
@@ -81,7 +136,9 @@ def _run(app: object, settings: Settings | None, argv: Sequence[str] | None) -> 
         merged = layer(loaded, own, arguments, unknown)
         if merged is None:
             return WRONG
-        return 0 if arguments.check else _serve(loaded, merged)
+        if arguments.check:
+            return 0
+        return _serve(loaded, merged) if merged.worker_num == 1 else _serve_by_many(loaded, merged)
     except StoppedAtStart:
         return 0
 
@@ -90,6 +147,31 @@ def _serve(app: App, settings: Settings) -> int:
     from trioserver._running import run_app  # noqa: PLC0415  # --check and --help need no Trio
 
     return run_app(app, settings)
+
+
+def _serve_by_many(app: App, settings: Settings) -> int:
+    """Serve an app that is loaded here already, in processes that load it themselves."""
+    if app.spec is None:
+        refuse(
+            f"{app.name} must be importable by name in an event worker (module:qualname), but "
+            f"{app.why_no_spec}"
+        )
+        return WRONG
+    from trioserver._processes._plan import plan_of  # noqa: PLC0415  # see `_import_server`
+
+    return _manage(plan_of(app, settings))
+
+
+def _manage(plan: Plan) -> int:
+    try:
+        from trioserver._processes._manager import run_manager  # noqa: PLC0415  # as above
+    except ImportError:
+        refuse(
+            f"worker_num is {plan.settings.worker_num}, but several event workers do not exist yet"
+        )
+        return WRONG
+    code: int = run_manager(plan)
+    return code
 
 
 def make_parser(*, takes_app: bool = True) -> argparse.ArgumentParser:
@@ -153,12 +235,13 @@ def layer(
 ) -> Settings | None:
     """Merge the settings of all layers, or say on stderr what is wrong; print them for --check."""
     layers = Layers()
-    if app is not None:
-        layers.add_code(own, f"settings of {app.name}")
-    if arguments.config is not None:
-        layers.add_toml(arguments.config)
-    layers.add_environment(os.environ)
-    layers.add_flags({name: texts for name, texts in vars(arguments).items() if name in FIELDS})
+    before = inherited()
+    if before is not None:
+        layers.add_inherited(before.settings)
+    else:
+        if app is not None:
+            layers.add_code(own, f"settings of {app.name}")
+        _add_from_outside(layers, arguments)
     flags = [text for text in unknown if text.startswith("-")]
     for text in flags or unknown:  # what stands behind a misspelt flag is its value
         close = nearest(text.partition("=")[0], [flag(name) for name in FIELDS])
@@ -173,6 +256,13 @@ def layer(
     if arguments.check and app is not None:
         _show(app, settings, origins)
     return settings
+
+
+def _add_from_outside(layers: Layers, arguments: argparse.Namespace) -> None:
+    if arguments.config is not None:
+        layers.add_toml(arguments.config)
+    layers.add_environment(os.environ)
+    layers.add_flags({name: texts for name, texts in vars(arguments).items() if name in FIELDS})
 
 
 class _Parser(argparse.ArgumentParser):

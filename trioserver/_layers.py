@@ -44,6 +44,15 @@ class Layers:
             if value != field.default:
                 self._set(name, value, origin)
 
+    def add_inherited(self, values: Mapping[str, object]) -> None:
+        """What was in force before this program took over: the whole of it."""
+        for name in FIELDS.keys() & values.keys():
+            self._set(name, values[name], "before the reload")
+
+    def known(self, name: str) -> object:
+        """The value of a setting so far, None if no layer has one."""
+        return self._values.get(name)
+
     def add_toml(self, path: str) -> None:
         """What a TOML file has at its top level."""
         try:

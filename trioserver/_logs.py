@@ -37,10 +37,10 @@ class _Handler(logging.StreamHandler):  # type: ignore[type-arg]  # generic only
         """Say nothing."""
 
 
-def log_to_stderr(level: str) -> None:
-    """Log what this package says, from ``level`` on."""
+def log_to_stderr(level: str, who: str = "") -> None:
+    """Log what this package says, from ``level`` on; ``who`` tells one process from others."""
     handler = _Handler(sys.stderr)
-    handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s" + f"{who}: %(message)s"))
     logger = logging.getLogger("trioserver")
     logger.handlers = [handler]
     logger.setLevel(level.upper())

@@ -6,7 +6,6 @@ out to stop. Nothing polls a flag; all stages of a stop share one deadline (`_st
 
 from __future__ import annotations
 
-import itertools
 import logging
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
@@ -22,6 +21,7 @@ from trioserver._errors import AppError, summary_of
 from trioserver._guard import contained
 from trioserver._importing import refuse_in_spawned_child
 from trioserver._net._connections import Protocol, open_connections
+from trioserver._net._frame_limit import FrameLimit
 from trioserver._net._listeners import bind_all
 from trioserver._pacing import Pacer
 from trioserver._server import Server
@@ -55,7 +55,9 @@ async def serve(  # noqa: ASYNC128  # `_live` calls started()
 
     One event worker, in this process and this Trio task; its task workers are child processes. It
     handles no signals: see `trioserver.run` for that. Meant for `trio.Nursery.start`, which returns
-    the `Server` when connections are accepted, and several may run in one process.
+    the `Server` when connections are accepted, and several may run in one process. What concerns a
+    process and not an event worker (``worker_num``, ``max_request``, ``pid_file``, ``control``,
+    ``reload``) has no effect here.
 
     A stop by `Server.shutdown` is graceful. Cancellation ends everything at once: callbacks are
     cancelled, tasks are killed, and nothing more is delivered.
@@ -73,6 +75,11 @@ async def serve(  # noqa: ASYNC128  # `_live` calls started()
     checked = app if isinstance(app, App) else load_app(app)
     settings = settings or checked.settings or Settings()
     checked.check(settings)
+    if settings.worker_num > 1:
+        logger.info(
+            "worker_num is %d, but this is one event worker, in a program of its own",
+            settings.worker_num,
+        )
     stopping = Stopping(settings.max_wait_time)
     workers = None
     if settings.task_worker_num:
@@ -90,14 +97,15 @@ async def run_event_worker(  # noqa: ASYNC128  # as above
     workers: TaskWorkers | None,
     stopping: Stopping,
     *,
-    start_anew: Callable[[], Awaitable[object]] | None = None,
+    whole: Alone | None = None,
     task_status: trio.TaskStatus[Server],
 ) -> None:
     """Be the only event worker of a server, on bound sockets, over an engine of the caller's.
 
-    See `serve`; ``start_anew`` is `Alone`'s.
+    See `serve`; ``whole`` is made unless given.
     """
-    whole = Alone(stopping, workers, start_anew)
+    if whole is None:
+        whole = Alone(stopping, workers)
 
     async def listen() -> None:  # noqa: ASYNC124  # others wait here for their manager
         for listener in listeners:
@@ -105,11 +113,12 @@ async def run_event_worker(  # noqa: ASYNC128  # as above
 
     surroundings = Surroundings(
         worker_id=0,
-        stream_ids=itertools.count(1),
-        dispatching=None if workers is None else open_dispatcher(workers),
+        stream_ids=whole.stream_ids,
+        dispatching=None if workers is None else open_dispatcher(workers, whole.task_ids),
         whole=whole,
         may_accept=listen,
         beside=whole.run_reloads,
+        on_worn_out=whole.on_worn_out,
     )
     await live_in(surroundings, app, settings, listeners, stopping, task_status=task_status)
 
@@ -128,6 +137,8 @@ class Surroundings:
     """Called when it is ready; returns when the sockets listen and it may accept."""
     beside: Callable[[], Awaitable[object]]
     """Runs while it lives."""
+    on_worn_out: Callable[[], object] | None = None
+    """Called after ``max_request`` frames, if there is anybody who replaces it."""
 
 
 async def live_in(  # noqa: ASYNC128  # as above
@@ -173,6 +184,9 @@ async def _live(
         on_stream=app.on_stream,
         on_close=app.on_close,
     )
+    frame_limit = None
+    if settings.max_request and surroundings.on_worn_out is not None:
+        frame_limit = FrameLimit(settings.max_request, surroundings.on_worn_out)
     async with (
         # 5. the task workers leave
         _maybe(surroundings.dispatching) as dispatcher,
@@ -183,6 +197,7 @@ async def _live(
             max_conn=settings.max_conn,
             pacer=pacer,
             stopping=stopping,
+            frame_limit=frame_limit,
         ) as connections,
         # what `Server.start_soon` has started is cancelled
         _open_background() as background,
@@ -218,7 +233,7 @@ async def _live(
             _log_start(app, server, trio.current_time() - began)
             task_status.started(server)
             await stopping.wait_requested()
-            logger.info("stopping, within %g s", settings.max_wait_time)
+            _log_stop(settings, stopping)
             accepting.cancel_scope.cancel()
         if stopping.keeps_listening:
             await stopping.wait_before_idle_ones_close(connections.wait_none)
@@ -242,16 +257,20 @@ async def _start(app: App, server: Server) -> None:
         raise AppError(f"on_worker_start raised {summary_of(exc)}") from exc
 
 
+def _log_stop(settings: Settings, stopping: Stopping) -> None:
+    if stopping.hands_over:
+        logger.info("leaving: open connections have %g s", settings.max_wait_time)
+    else:
+        logger.info("stopping, within %g s", settings.max_wait_time)
+
+
 def _log_start(app: App, server: Server, seconds: float) -> None:
     settings = server.settings
     logger.info("trioserver %s serves %s", trioserver.__version__, app.name)
     for address in server.addresses:
         logger.info("listening on %s", address)
     logger.info(
-        "ready in %.2f s: %d event worker, %d task workers",
-        seconds,
-        settings.worker_num,
-        settings.task_worker_num,
+        "ready in %.2f s: 1 event worker, %d task workers", seconds, settings.task_worker_num
     )
 
 

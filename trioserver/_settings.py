@@ -115,7 +115,8 @@ class Settings:
         default=("127.0.0.1:9501",),
         converter=_as_tuple,
         metadata=_about(
-            "Where to listen: host:port, [v6]:port or unix:/path; port 0 picks a free one.",
+            "Where to listen: host:port, [v6]:port or unix:/path; port 0 picks a free one; fd://NAME "
+            "is a socket passed by systemd, fd:// all of them.",
             unit="address",
             check=_addresses,
         ),
@@ -126,7 +127,7 @@ class Settings:
             "Event workers, which handle connections; from 2 on they have a manager, and share the "
             "task workers.",
             unit="processes",
-            check=_at_least(1),
+            check=_from_to(1, 1000),
         ),
     )
     task_worker_num: int = attrs.field(

@@ -1,4 +1,4 @@
-"""Signals that come before there is anything to stop.
+"""Signals that come before there is anything to stop or to reload.
 
 The standard library only: this is imported before anything that takes its time.
 """
@@ -13,6 +13,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+END_SIGNALS: Final = (*STOP_SIGNALS, signal.SIGQUIT)
+"""Those that end a process, gracefully or at once; before it is ready that is the same."""
+RELOAD_SIGNALS: Final = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
+SIGNALS: Final = (*END_SIGNALS, *RELOAD_SIGNALS)
+"""All that a server listens to; `_signal_table` says what they mean."""
+
+early_reloads: Final[list[int]] = []
+"""Requests to reload that came too early, for whoever will be able to."""
 
 
 class StoppedAtStart(SystemExit):
@@ -20,19 +28,25 @@ class StoppedAtStart(SystemExit):
 
 
 def leave_on_signals() -> None:
-    """From now on, a signal ends the process quietly, with exit code 0."""
-    for signum in STOP_SIGNALS:
+    """From now on, a signal ends the process quietly, with exit code 0, or is kept for later."""
+    for signum in END_SIGNALS:
         signal.signal(signum, _leave)
+    for signum in RELOAD_SIGNALS:
+        signal.signal(signum, _keep)
 
 
 def _leave(_signum: int, _frame: object) -> NoReturn:
     raise StoppedAtStart(0)
 
 
+def _keep(signum: int, _frame: object) -> None:
+    early_reloads.append(signum)
+
+
 @contextmanager
 def signals_at_rest() -> Iterator[None]:
     """Give the caller of `run` its signal handlers back."""
-    handlers = {signum: signal.getsignal(signum) for signum in STOP_SIGNALS}
+    handlers = {signum: signal.getsignal(signum) for signum in SIGNALS}
     leave_on_signals()
     try:
         yield

@@ -60,6 +60,11 @@ class Stopping:
         """Whether either stop was asked for."""
         return self._requested.is_set()
 
+    @property
+    def hands_over(self) -> bool:
+        """Whether it was told to retire, and not to stop since."""
+        return self._requested.is_set() and not self._in_haste.is_set()
+
     async def wait_requested(self) -> None:
         """Until either stop is asked for."""
         await self._requested.wait()

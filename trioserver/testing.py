@@ -20,7 +20,7 @@ import attrs
 import trio
 import trio.testing
 
-from trioserver._addresses import TcpAddress, parse_address
+from trioserver._addresses import TcpAddress, UnixAddress, parse_address
 from trioserver._app import load_app
 from trioserver._bare import Body
 from trioserver._net._framing import RawFraming
@@ -81,8 +81,10 @@ class Client:
         with trio.fail_after(timeout):
             if isinstance(where, TcpAddress):
                 stream = await trio.open_tcp_stream(where.host, where.port)
-            else:
+            elif isinstance(where, UnixAddress):
                 stream = await trio.open_unix_socket(where.path)
+            else:
+                raise ValueError(f"nobody can connect to {address!r}")
         return cls(stream, framing or RawFraming())
 
     async def send(self, payload: bytes) -> None:

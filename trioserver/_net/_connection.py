@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVarTuple, final
 import trio
 
 from trioserver._net._background import Background
+from trioserver._net._frame_limit import CountedInbox
 from trioserver._net._inbox import READ_SIZE, Frames, Inbox
 from trioserver._net._outbox import Outbox
 
@@ -74,7 +75,10 @@ class Connection(trio.abc.HalfCloseableStream):
         """Take over ``transport``."""
         connections = self._connections
         self._transport = transport
-        self._inbox = Inbox(transport, connections.pacer)
+        limit, pacer = connections.frame_limit, connections.pacer
+        self._inbox = (
+            Inbox(transport, pacer) if limit is None else CountedInbox(transport, pacer, limit)
+        )
         self._outbox = Outbox(transport, connections.nursery, self.was_reset)
 
     # What it knows

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
+    from trioserver._net._frame_limit import FrameLimit
     from trioserver._net._framing import Decoder, Framing
     from trioserver._net._readiness import Readiness
     from trioserver._net._transport import Transport
@@ -58,6 +59,7 @@ class Connections:
       readiness: Watches their sockets.
       nursery: Where their Trio tasks live.
       pacer: Paces their hot calls.
+      frame_limit: Counts their frames.
     """
 
     def __init__(
@@ -68,7 +70,9 @@ class Connections:
         readiness: Readiness,
         nursery: trio.Nursery,
         pacer: Pacer,
+        frame_limit: FrameLimit | None = None,
     ) -> None:
+        self.frame_limit = frame_limit
         self.protocol = protocol
         self.nursery = nursery
         self.pacer = pacer
@@ -202,11 +206,17 @@ class Connections:
 
 @asynccontextmanager
 async def open_connections(
-    protocol: Protocol, *, ids: Iterator[int], max_conn: int, pacer: Pacer, stopping: Stopping
+    protocol: Protocol,
+    *,
+    ids: Iterator[int],
+    max_conn: int,
+    pacer: Pacer,
+    stopping: Stopping,
+    frame_limit: FrameLimit | None = None,
 ) -> AsyncIterator[Connections]:
     """Connections; at a regular end all are closed, and their ``on_close`` has run."""
     async with open_readiness() as readiness, trio.open_nursery() as nursery:
-        connections = Connections(protocol, ids, max_conn, readiness, nursery, pacer)
+        connections = Connections(protocol, ids, max_conn, readiness, nursery, pacer, frame_limit)
         yield connections
         await connections.close_all(stopping)
         nursery.cancel_scope.cancel()

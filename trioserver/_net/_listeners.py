@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import trio
 
-from trioserver._addresses import TcpAddress, UnixAddress, parse_address
+from trioserver._addresses import FdAddress, TcpAddress, UnixAddress, parse_address
 from trioserver._errors import AddressError
+from trioserver._inheritance import InheritedSocket, remove_socket_file
+from trioserver._net._activation import passed_sockets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -51,10 +53,22 @@ class Listener:
     Args:
       sock: The socket; the listener closes it.
       address: As ``bind`` has it, with the port that was picked for port 0.
+      bind: The address in ``bind`` that it belongs to.
+      file: Device and inode of the socket's file, which is removed at the end.
     """
 
-    def __init__(self, sock: socket.socket, address: str) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        address: str,
+        *,
+        bind: str = "",
+        file: tuple[int, int] | None = None,
+    ) -> None:
         self._sock = sock
+        self._bind = bind
+        self._file = file
+        self._is_handed_over = False
         self.address = address
 
     def listen(self, backlog: int) -> None:
@@ -75,6 +89,24 @@ class Listener:
     def close(self) -> None:
         """Refuse clients from now on; nobody may be accepting."""
         self._sock.close()
+
+    def remove(self) -> None:
+        """Close it, and remove its file."""
+        self._sock.close()
+        if self._file is not None:
+            remove_socket_file(self.address.removeprefix("unix:"), self._file)
+            self._file = None
+
+    def hand_over(self) -> InheritedSocket:
+        """Leave it open at the end, also for a program that this process executes."""
+        self._sock.set_inheritable(True)
+        self._is_handed_over = True
+        return InheritedSocket(self._sock.fileno(), self._bind, self.address, self._file)
+
+    def end(self) -> None:
+        """Remove it unless it was handed over."""
+        if not self._is_handed_over:
+            self.remove()
 
     async def accept_into(self, connections: Connections) -> None:
         """Accept until cancelled; while ``connections`` are full, clients wait in the backlog."""
@@ -117,23 +149,52 @@ class Listener:
 
 
 @contextmanager
-def bind_all(addresses: Sequence[str]) -> Iterator[list[Listener]]:
+def bind_all(
+    addresses: Sequence[str], inherited: Sequence[InheritedSocket] = ()
+) -> Iterator[list[Listener]]:
     """Bind every address; at the end all sockets are closed, and Unix sockets' files removed.
 
     A host name may stand for several addresses, each of which gets a listener.
+
+    Args:
+      addresses: As ``bind`` has them.
+      inherited: Sockets that are bound already, and are used where their address still is wanted.
 
     Raises:
       AddressError: if one cannot be bound; the message names it and says why.
     """
     with ExitStack() as stack:
+        ready: dict[str, list[Listener]] = {}
+        for one in inherited:
+            sock = socket.socket(fileno=one.fd)
+            listener = Listener(sock, one.address, bind=one.bind, file=one.file)
+            stack.callback(listener.end)
+            ready.setdefault(one.bind, []).append(listener)
         listeners: list[Listener] = []
         for text in addresses:
             address = parse_address(text)
-            if isinstance(address, TcpAddress):
-                listeners += _bind_tcp(address, stack)
-            else:
-                listeners.append(_bind_unix(address, stack))
+            found = ready.pop(str(address), None)
+            if found is None:
+                found = _bind(address, stack)
+            listeners += found
+        for unwanted in ready.values():
+            for listener in unwanted:
+                listener.remove()
         yield listeners
+
+
+def _bind(address: TcpAddress | UnixAddress | FdAddress, stack: ExitStack) -> list[Listener]:
+    if isinstance(address, TcpAddress):
+        return _bind_tcp(address, stack)
+    if isinstance(address, UnixAddress):
+        return [_bind_unix(address, stack)]
+    listeners = []
+    for sock in passed_sockets(address):
+        name = sock.getsockname()
+        where = f"unix:{name}" if isinstance(name, str) else str(TcpAddress(*name[:2]))
+        listeners.append(Listener(sock, where, bind=str(address)))
+        stack.callback(listeners[-1].end)
+    return listeners
 
 
 def _bind_tcp(address: TcpAddress, stack: ExitStack) -> list[Listener]:
@@ -149,21 +210,24 @@ def _bind_tcp(address: TcpAddress, stack: ExitStack) -> list[Listener]:
     listeners: list[Listener] = []
     missing: OSError | None = None
     for family, kind, protocol, _, sockaddr in dict.fromkeys(found):
-        try:
-            sock = stack.enter_context(socket.socket(family, kind, protocol))
-            sock.setblocking(False)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, True)
-            sock.bind((sockaddr[0], port, *sockaddr[2:]))
-        except OSError as exc:
-            if exc.errno not in _UNAVAILABLE:
-                _refuse(str(address), exc)
-            missing = exc  # one of a name's addresses is enough
-            continue
+        with ExitStack() as unbound:
+            try:
+                sock = unbound.enter_context(socket.socket(family, kind, protocol))
+                sock.setblocking(False)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
+                if family == socket.AF_INET6:
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, True)
+                sock.bind((sockaddr[0], port, *sockaddr[2:]))
+            except OSError as exc:
+                if exc.errno not in _UNAVAILABLE:
+                    _refuse(str(address), exc)
+                missing = exc  # one of a name's addresses is enough
+                continue
+            unbound.pop_all()
         # The other addresses of a name get the port that was picked for the first.
         host, port = sock.getsockname()[:2]
-        listeners.append(Listener(sock, str(TcpAddress(host, port))))
+        listeners.append(Listener(sock, str(TcpAddress(host, port)), bind=str(address)))
+        stack.callback(listeners[-1].end)
     if not listeners and missing is not None:
         _refuse(str(address), missing)
     return listeners
@@ -172,15 +236,16 @@ def _bind_tcp(address: TcpAddress, stack: ExitStack) -> list[Listener]:
 def _bind_unix(address: UnixAddress, stack: ExitStack) -> Listener:
     path = address.path
     _remove_stale(address)
-    sock = stack.enter_context(socket.socket(socket.AF_UNIX))
+    sock = socket.socket(socket.AF_UNIX)
     sock.setblocking(False)
     try:
         sock.bind(path)
     except OSError as exc:
+        sock.close()
         _refuse(str(address), exc)
-    ours = os.stat(path)
-    stack.callback(_remove_if, path, ours)
-    return Listener(sock, str(address))
+    listener = Listener(sock, str(address), bind=str(address), file=_identity(os.stat(path)))
+    stack.callback(listener.end)
+    return listener
 
 
 def _remove_stale(address: UnixAddress) -> None:
@@ -196,7 +261,7 @@ def _remove_stale(address: UnixAddress) -> None:
         try:
             probe.connect(address.path)
         except ConnectionRefusedError:
-            _remove_if(address.path, there)
+            remove_socket_file(address.path, _identity(there))
             return
         except BlockingIOError:  # its backlog is full: someone lives there
             pass
@@ -205,13 +270,8 @@ def _remove_stale(address: UnixAddress) -> None:
     raise AddressError(f"{address}: address already in use")
 
 
-def _remove_if(path: str, known: os.stat_result) -> None:
-    """Remove ``path`` if it still is the file that is ``known``."""
-    try:
-        if os.path.samestat(os.stat(path), known):
-            os.unlink(path)
-    except FileNotFoundError:
-        return
+def _identity(there: os.stat_result) -> tuple[int, int]:
+    return there.st_dev, there.st_ino
 
 
 def _refuse(address: str, exc: OSError) -> NoReturn:

@@ -56,7 +56,7 @@ def run(
     """
     plan = Plan.from_json(boot.plan)
     print_whole_lines()
-    log_to_stderr(plan.settings.log_level)
+    log_to_stderr(plan.settings.log_level, f"[{boot.worker_id}]")
     try:
         app = load_as_planned(plan)
     except BaseException as exc:  # noqa: BLE001  # its module may raise anything

@@ -92,6 +92,8 @@ class Staff:
         # Before it, a death is the end of the start.
         self._has_started = False
         self._is_over = False
+        # The first one that could not start at the start.
+        self._failed: EventWorker | None = None
 
     # What the manager asks
 
@@ -110,18 +112,19 @@ class Staff:
         Raises:
           AppError: if one cannot start.
         """
-        for place in self._places:
-            place.current = self._new(place)
-        for place in self._places:
-            assert place.current is not None
-            await place.current.ready.wait()
-            self._check(place.current)
+        async with trio.open_nursery() as starting:
+            for place in self._places:
+                starting.start_soon(self._start, place)
+        if self._failed is not None:
+            self._check(self._failed)
 
     def accept(self) -> None:
         """Have all of them accept: the sockets listen."""
         self._has_started = True
         for place in self._places:
-            if place.current is not None and place.current.was_ready:
+            if place.current is None:  # it has died since it was ready
+                self._nursery.start_soon(self._fill, place)
+            else:
                 place.current.accept()
 
     async def reload(self) -> None:
@@ -160,6 +163,14 @@ class Staff:
 
     # Inside
 
+    async def _start(self, place: _Place) -> None:
+        worker = place.current = self._new(place)
+        await worker.ready.wait()
+        if not worker.was_ready and self._failed is None:
+            self._failed = worker
+            for other in self.workers:
+                other.kill()
+
     def _cut(self, worker: EventWorker) -> None:
         self._stopping.cut += 1
         worker.kill()
@@ -196,6 +207,10 @@ class Staff:
         if self._is_over or not self._has_started:
             return
         await self._back_off(place, worker)
+        await self._fill(place)
+
+    async def _fill(self, place: _Place) -> None:
+        """Start one where none is, unless somebody else does."""
         async with place.changing:
             if place.current is None and not self._is_over:
                 fresh = place.current = self._new(place)

@@ -32,7 +32,7 @@ from trioserver._tasks._watching import Watch
 from trioserver._tasks._wire import Answer, Status, pack_timeout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from trioserver._tasks._books import Worker
     from trioserver._tasks._engine import Engine
@@ -79,7 +79,7 @@ class Dispatcher:
         self._attempts = Attempts(books.queue, self._counters, clock, set_alarm, random)
         self._replacement = Replacement(books, engine, self._placement, watch, policy, random)
         self._listeners: list[Callable[[], None]] = []
-        self.ids = itertools.count()
+        self.ids: Iterator[int] = itertools.count()
         """Ids for jobs, for whoever posts."""
 
     # What a pool calls

@@ -29,6 +29,7 @@ from trioserver._tasks._recorder import Recorder
 from trioserver._tasks._running_orders import traceback_text
 from trioserver._tasks._sync_loop import run_one_by_one
 from trioserver._tasks._wire import HELLO, REPORT, Status
+from trioserver._titles import set_title
 
 
 def task_worker_main(
@@ -62,6 +63,7 @@ def _serve(
     max_task_size: int,
     task_concurrency: int,
 ) -> NoReturn:
+    set_title(f"task worker {worker_id} ({spec})")
     link = _connect(address, token, max_task_size)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # what a task prints must not die with a killed worker

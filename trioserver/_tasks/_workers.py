@@ -12,7 +12,7 @@ from trioserver._tasks._dispatcher import Dispatcher
 from trioserver._tasks._engine import Engine
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
     from contextlib import AbstractAsyncContextManager
 
     from trioserver._tasks._engine import Events
@@ -80,12 +80,21 @@ class _Alarm:
 
 
 @asynccontextmanager
-async def open_dispatcher(workers: TaskWorkers) -> AsyncIterator[Dispatcher]:
-    """A dispatcher over ``workers``, all of them ready; they leave at the end."""
+async def open_dispatcher(
+    workers: TaskWorkers, ids: Iterator[int] | None = None
+) -> AsyncIterator[Dispatcher]:
+    """A dispatcher over ``workers``, all of them ready; they leave at the end.
+
+    Args:
+      workers: Its engine.
+      ids: Those of tasks; from 0 unless given.
+    """
     alarm = _Alarm(workers.clock)
     dispatcher = Dispatcher(
         workers, workers.task_worker_num, workers.clock, alarm.set, workers.policy
     )
+    if ids is not None:
+        dispatcher.ids = ids
     async with trio.open_nursery() as nursery:
         nursery.start_soon(alarm.run, dispatcher.look_after)
         async with workers.running(dispatcher):

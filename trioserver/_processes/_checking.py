@@ -1,0 +1,123 @@
+"""Before a reload: a fresh interpreter loads and checks the app as it is now."""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import trio
+
+from trioserver._errors import AppError, TrioserverError, summary_of
+from trioserver._importing import own_traceback
+from trioserver._processes._plan import Plan, load_as_planned, plan_of
+from trioserver._processes._python import python_command
+from trioserver._settings import Settings
+
+if TYPE_CHECKING:
+    import subprocess
+
+logger = logging.getLogger("trioserver.server")
+
+_CHECK_TIME: Final = 60
+"""Seconds that an app may take to load."""
+
+
+async def check_anew(plan: Plan) -> Plan:
+    """Load and check the app of ``plan`` as its files are now, in a process of its own.
+
+    The settings stay as they are; if the app's own are others now, that is logged.
+
+    Raises:
+      AppError: if it is broken; the message says what is wrong, and has the traceback if there is
+        one.
+    """
+    if plan.spec is None:
+        raise AppError(f"{plan.name} cannot be checked by another process: it has no name there")
+    try:
+        with tempfile.TemporaryFile() as answers:
+            done: subprocess.CompletedProcess[bytes] | None = None
+            with trio.move_on_after(_CHECK_TIME):
+                done = await trio.run_process(
+                    python_command("check", str(answers.fileno())),
+                    stdin=plan.to_json().encode(),
+                    pass_fds=(answers.fileno(),),
+                    check=False,
+                    deliver_cancel=_kill,
+                )
+            if done is None:
+                raise AppError(f"{plan.name} has not been loaded after {_CHECK_TIME} s")
+            answers.seek(0)
+            text = answers.read()
+    except OSError as exc:
+        raise AppError(f"{plan.name} cannot be checked: {summary_of(exc)}") from exc
+    if not text:
+        raise AppError(f"{plan.name} cannot be loaded: {describe_exit(done.returncode)}")
+    answer = json.loads(text)
+    if "plan" not in answer:
+        raise AppError(answer["error"], answer["traceback"])
+    fresh = Plan.from_json(answer["plan"])
+    _warn_of_settings(plan, fresh)
+    return fresh
+
+
+def describe_exit(code: int) -> str:
+    """How a process ended that should have said something before."""
+    if code < 0:
+        return f"its process was killed by signal {-code}"
+    return f"its process ended with exit code {code}"
+
+
+async def _kill(process: trio.Process) -> None:
+    process.kill()
+
+
+def _warn_of_settings(plan: Plan, fresh: Plan) -> None:
+    before = plan.own_settings or Settings()
+    now = fresh.own_settings or Settings()
+    changed = [
+        field.name
+        for field in attrs.fields(Settings)
+        if getattr(before, field.name) != getattr(now, field.name)
+    ]
+    if changed:
+        logger.warning(
+            "settings of %s have changed (%s): a restart takes them, a reload does not",
+            plan.name,
+            ", ".join(changed),
+        )
+
+
+def check_here(fd: int) -> None:
+    """Be that process: read the plan on stdin, and answer on ``fd``."""
+    # Should the server be gone, nobody ends a module that never comes to its end.
+    signal.alarm(2 * _CHECK_TIME)
+    plan = Plan.from_json(sys.stdin.buffer.read().decode())
+    answer = _checked(plan)
+    with open(fd, "w", encoding="utf-8") as answers:
+        json.dump(answer, answers)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(0)  # whatever threads the app's modules have started
+
+
+def _checked(plan: Plan) -> dict[str, str]:
+    # A script that serves without asking for its name would serve here, too.
+    process = multiprocessing.current_process()
+    process._inheriting = True  # type: ignore[attr-defined]  # noqa: SLF001  # as multiprocessing does it
+    try:
+        app = load_as_planned(plan)
+        return {"plan": plan_of(app, plan.settings).to_json()}
+    except TrioserverError as exc:
+        return {"error": str(exc), "traceback": ""}
+    except BaseException as exc:  # noqa: BLE001  # its modules may raise anything
+        own = own_traceback(exc.__traceback__)
+        text = "".join(traceback.format_exception(type(exc), exc, own))
+        return {"error": f"{plan.name} cannot be loaded: {summary_of(exc)}", "traceback": text}
