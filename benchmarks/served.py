@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -77,6 +78,15 @@ class Served:
         self._process.kill()
         return self._process.wait()
 
+    def signal(self, signum: int) -> None:
+        """Signal the process that was started, which is the manager if there is one."""
+        self._process.send_signal(signum)
+
+    @property
+    def pid(self) -> int:
+        """The process that was started."""
+        return self._process.pid
+
     @property
     def log(self) -> str:
         """What it has logged."""
@@ -92,6 +102,14 @@ class Served:
     def descriptors(self) -> int:
         """How many it has open."""
         return len(os.listdir(f"/proc/{self._process.pid}/fd"))
+
+    def kinds_of_descriptors(self) -> Counter[str]:
+        """What it has open: how many of files, sockets and so on."""
+        found: Counter[str] = Counter()
+        for entry in Path(f"/proc/{self._process.pid}/fd").iterdir():
+            with suppress(OSError):  # it is closed by now
+                found[re.sub(r"\d+", "", str(entry.readlink()))] += 1
+        return found
 
     def zombies_left(self) -> list[int]:
         """Children that have ended, and that the server has not noticed in time."""
