@@ -23,7 +23,7 @@ _TIMES = [1e-5, 1e-3, 0.02, 0.3, 3.0]
 def step(world: World, random: Random) -> None:
     """Let one thing happen somewhere."""
     shape = world.shape
-    number = random.randrange(shape.workers)
+    number = random.choice(world.seats)
     chance = random.random()
     if chance < 0.17:
         world.post(random.choice([1, 1, 2, 3, 12]), **drawn_options(world, random))
@@ -38,8 +38,21 @@ def step(world: World, random: Random) -> None:
         world.pass_time(random.choice(_TIMES) * random.uniform(0.5, 1))
     elif chance < 0.26 + shape.violence:
         harm(world, random, number)
+    elif chance < 0.26 + shape.violence + shape.changes:
+        change(world, random)
     else:
         advance(world, random, number)
+
+
+def change(world: World, random: Random) -> None:
+    """Let a fresh worker take a number, or let there be one more, or one fewer."""
+    chance = random.random()
+    if chance < 0.6:
+        world.seat_fresh(random.randrange(len(world.current)))
+    elif chance < 0.8:
+        world.seat_fresh(len(world.current))
+    elif len(world.current) > 1:
+        world.dismiss()
 
 
 def drawn_options(world: World, random: Random) -> dict[str, Any]:
@@ -54,13 +67,15 @@ def drawn_options(world: World, random: Random) -> dict[str, Any]:
     if random.random() < 0.4:
         options["retries"] = random.randint(1, 3)
     if random.random() < 0.3:
-        options["task_worker"] = random.randrange(world.shape.workers)
+        # Whoever waited in line may find the number gone that there was.
+        too_many = 1 if world.shape.changes and random.random() < 0.2 else 0
+        options["task_worker"] = random.randrange(len(world.current) + too_many)
     return options
 
 
 def harm(world: World, random: Random, number: int) -> None:
     """Let something bad happen to a worker."""
-    if number in world.dead:
+    if number in world.away:
         return
     kind = random.random()
     if kind < 0.6:
@@ -74,7 +89,7 @@ def harm(world: World, random: Random, number: int) -> None:
 def advance(world: World, random: Random, number: int) -> bool:
     """Let a worker do the next thing that it can do; False if there is none."""
     worker = world.workers[number]
-    if number in world.dead:
+    if number in world.away:
         world.replace(number)
     elif worker.is_killed and random.random() < 0.7:
         world.die(number)
@@ -138,13 +153,15 @@ def drain(world: World, random: Random, stuck: int | None = None) -> None:
     quiet = 0
     for _ in range(_ROUNDS):
         has_moved = False
-        for number, worker in enumerate(world.workers):
+        for number in world.seats:
             if number == stuck:
                 continue
+            worker = world.workers[number]
             # An engine kills one that is told to leave and does not.
             if worker.is_killed or (worker.is_retired and number in world.stopped):
                 world.die(number)
                 has_moved = True
+                continue
             # What a stopped process has begun, or may have, nobody may end who was not asked to.
             if worker.running or worker.at_the_door or worker.unsent or worker.is_spoilt:
                 world.stopped.discard(number)
@@ -166,12 +183,15 @@ def check_rest(world: World) -> None:
     """When everybody has done what it can: nothing is left, and nobody rings."""
     assert not world.alive, "jobs are left that nobody runs"
     assert world.counts == (0, 0)
+    assert not world.leaving, "an old worker stays"
     for number, worker in enumerate(world.workers):
         if number in world.stopped:
             continue
         assert not any((worker.orders, worker.running, worker.unsent))
         most = world.policy.max_request
-        assert not most or world.runs[number] < most, "a worn worker is left"
+        assert not most or world.runs[number] < most or number in world.gone, (
+            "a worn worker is left"
+        )
     assert world.alarm in (None, math.inf)
     assert len(world.ended) == len(world.facts)
     assert set(world.ended) == set(world.facts)

@@ -7,6 +7,7 @@ the dispatcher says, after every step.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -44,6 +45,8 @@ class Shape:
     """The share of steps in which somebody dies, is stopped, or has its page spoilt."""
     has_options: bool
     """Whether jobs have limits, retries and pins."""
+    changes: float
+    """The share of steps in which a fresh worker takes a number, or there are more or fewer."""
 
     @classmethod
     def drawn(cls, random: Random, **given: Any) -> Shape:
@@ -64,6 +67,7 @@ class Shape:
             "mean_run": random.choice([1e-6, 4e-5, 1e-3, 0.1]),
             "violence": random.choice([0.0, 0.02, 0.08]),
             "has_options": random.random() < 0.7,
+            "changes": random.choice([0.0, 0.0, 0.03, 0.1]),
         }
         return cls(**drawn | given)
 
@@ -102,10 +106,13 @@ class World(ModelEngine):
         self.facts: dict[Job, Facts] = {}
         self.alive: set[Job] = set()
         self.statuses = dict.fromkeys(Status, 0)
-        self.dead: set[int] = set()
         self.stopped: set[int] = set()
-        # Runs by the processes of now, and what they have told of.
-        self.runs = [0] * shape.workers
+        # Runs by the processes of now.
+        self.runs: defaultdict[int, int] = defaultdict(int)
+        # What workers had begun when they were told to leave for others.
+        self.begun_before: dict[int, int] = {}
+        # Attempts that have ended at numbers that are gone.
+        self.forgotten = 0
         self.has_spoilt = False
         self._rang_at = -math.inf
         self._rings_at_once = 0
@@ -114,57 +121,59 @@ class World(ModelEngine):
 
     # `Engine`, with an eye on what it is asked for
 
-    def start(self, worker_id: int, jobs: Sequence[Job]) -> None:
-        worker = self.workers[worker_id]
-        books = self.dispatcher._books.workers[worker_id]
+    def start(self, seat: int, jobs: Sequence[Job]) -> None:
+        worker = self.workers[seat]
+        books = self.dispatcher._books.workers[seat]
         assert books.ready, "a worker that is away is handed jobs"
-        assert worker_id not in self.dead
+        assert seat not in self.away
+        assert seat not in self.leaving, "an old worker is handed jobs"
         assert not worker.is_retired, "a worker that leaves is handed jobs"
         assert not worker.is_killed, "a worker that was killed is handed jobs"
         assert not books.is_worn, "a worn worker is handed jobs"
         for job in jobs:
-            assert job.options.task_worker in (None, worker_id), "it is pinned to another worker"
+            assert job.options.task_worker in (None, self.number_of[seat]), "pinned to another one"
             assert job in self.alive
             assert job.seq > worker.last_seq, "numbers rise"
             worker.last_seq = job.seq
             place = job.seq % self.places
             assert place not in worker.taken, "two unreported jobs share a place"
             worker.taken[place] = job.seq
-        super().start(worker_id, jobs)
+        super().start(seat, jobs)
 
-    def unsent_reports(self, worker_id: int) -> list[Any]:
-        reports = super().unsent_reports(worker_id)
-        books = self.dispatcher._books.workers[worker_id]
+    def unsent_reports(self, seat: int) -> list[Any]:
+        reports = super().unsent_reports(seat)
+        books = self.dispatcher._books.workers[seat]
         owed = [report[0] for report in reports if books.owes(report[0])]
         if owed and (books.slots > 1 or owed[0] == books.reported + 1):
-            self._give_back_places(worker_id, owed)
+            self._give_back_places(seat, owed)
         return reports
 
-    def kill(self, worker_id: int) -> None:
-        assert worker_id not in self.dead
-        assert not self.workers[worker_id].is_killed, "killed twice"
-        handed = self.dispatcher._books.workers[worker_id].handed.values()
-        begun_at = self.workers[worker_id].begun_at
+    def kill(self, seat: int) -> None:
+        assert seat not in self.away
+        assert not self.workers[seat].is_killed, "killed twice"
+        handed = self.dispatcher._books.workers[seat].handed.values()
+        begun_at = self.workers[seat].begun_at
         for_nothing = handed and not any(job.verdict for job in handed)
         assert not for_nothing or all(begun_at(job.seq) == math.inf for job in handed)
-        super().kill(worker_id)
+        super().kill(seat)
 
-    def cancel(self, worker_id: int, seq: int) -> None:
+    def cancel(self, seat: int, seq: int) -> None:
         assert self.policy.grace
-        super().cancel(worker_id, seq)
+        super().cancel(seat, seq)
 
-    def retire(self, worker_id: int) -> None:
-        worker = self.workers[worker_id]
+    def retire(self, seat: int) -> None:
+        worker = self.workers[seat]
         assert not worker.is_retired
-        assert not self.dispatcher._books.workers[worker_id].handed
+        assert not self.dispatcher._books.workers[seat].handed
         most = self.policy.max_request
-        assert (most and self.runs[worker_id] >= most - most // 4) or worker.was_large
-        super().retire(worker_id)
+        is_worn = (most and self.runs[seat] >= most - most // 4) or worker.was_large
+        assert is_worn or seat in self.leaving
+        super().retire(seat)
 
-    def memory(self, worker_id: int) -> int | None:
-        used = super().memory(worker_id)
+    def memory(self, seat: int) -> int | None:
+        used = super().memory(seat)
         if used is not None and used > self.policy.max_memory > 0:
-            self.workers[worker_id].was_large = True
+            self.workers[seat].was_large = True
         return used
 
     # What happens, with an eye on whether it may
@@ -200,7 +209,7 @@ class World(ModelEngine):
     def enter(self, number: int) -> bool:
         worker = self.workers[number]
         assert worker.at_the_door is not None
-        _, job = worker.at_the_door
+        seq, job = worker.at_the_door
         does_run = super().enter(number)
         if does_run:
             facts = self.facts[job]
@@ -209,6 +218,7 @@ class World(ModelEngine):
             assert facts.entered <= job.options.retries + 1, "it runs too often"
             assert len(worker.running) <= self.policy.concurrency
             if not worker.is_spoilt:
+                assert seq <= self.begun_before.get(number, seq), "it begins on an old worker"
                 assert not facts.is_over, "it runs though it was cancelled"
                 assert facts.entered <= job.attempt, "it runs twice in one attempt"
             if self.policy.max_request:
@@ -232,15 +242,26 @@ class World(ModelEngine):
         if not worker.is_spoilt:
             self._give_back_places(number, [report[0] for report in worker.unsent])
         # It may still be handed jobs when what was on its page is taken.
+        books = self.dispatcher._books.workers[number]
         super().die(number, exit_code)
-        self.dead.add(number)
+        if number in self.gone and books.number >= len(self.current):
+            self.forgotten += books.runs_before + books.runs
         self.stopped.discard(number)
         self.memory_used.pop(number, None)
         self.runs[number] = 0
 
-    def replace(self, number: int) -> None:
-        self.dead.discard(number)
-        super().replace(number)
+    def _make_way(self, seat: int) -> None:
+        worker = self.workers[seat]
+        self.begun_before[seat] = worker.begun[0]
+        super()._make_way(seat)
+        if seat in self.gone and self.number_of[seat] == len(self.current):
+            books = self.dispatcher._books.workers[seat]
+            self.forgotten += books.runs_before + books.runs
+
+    @property
+    def seats(self) -> list[int]:
+        """Those that are not gone."""
+        return [seat for seat in range(len(self.workers)) if seat not in self.gone]
 
     def ring(self) -> None:
         self._rings_at_once = self._rings_at_once + 1 if self.now == self._rang_at else 0
@@ -287,15 +308,20 @@ class World(ModelEngine):
                     assert (job.seq, job.worker_id) == (QUEUED, None)
                     assert job.options.task_worker == number
             counts.append(len(places) - before)
+        assert len(queue._pinned) == len(books.current) == len(self.current)
+        assert not queue.stranded, "a job is left for a number that is gone"
         before = len(places)
         places += [job for _, _, job in queue._delays if job.status is None]
         assert all(job.seq == DELAYED and job.worker_id is None for job in places[before:])
         assert all(job.verdict is None for job in places)
+        assert not any(map(queue.is_stranded, places))
         counted = queue.shared, queue.pinned, queue.delayed
         assert counted == (counts[0], sum(counts[1:]), len(places) - before)
 
         slots, running = self.policy.concurrency, 0
-        for worker in books.workers:
+        assert [worker.seat for worker in books.current] == self.current
+        assert sorted(books.workers) == self.seats
+        for worker in books.workers.values():
             places += worker.handed.values()
             running += min(len(worker.handed), slots)
             self._check_worker(worker)
@@ -310,14 +336,18 @@ class World(ModelEngine):
     def _check_worker(self, worker: Worker) -> None:
         slots = self.policy.concurrency
         for seq, job in worker.handed.items():
-            assert (job.worker_id, job.seq) == (worker.id, seq)
+            assert (job.worker_id, job.seq) == (worker.number, seq)
         assert len(worker.handed) <= slots + self.policy.max_window
-        is_dying = worker.id in self.dead or self.workers[worker.id].is_killed
+        is_dying = worker.seat in self.away or self.workers[worker.seat].is_killed
         assert worker.ready or is_dying or not worker.handed
         assert not (worker.ready and worker.is_worn and not worker.handed), "left un-retired"
+        assert worker.is_leaving == (worker.seat in self.leaving)
+        assert worker.is_worn or not (worker.is_leaving and worker.ready), "an old one takes jobs"
         is_free = worker.ready and not worker.is_worn and len(worker.handed) < slots
-        assert worker.id in self.dispatcher._books.free or not is_free, "a free worker is forgotten"
-        assert worker.id not in self.dispatcher._books.free or worker.ready, (
+        assert worker.seat in self.dispatcher._books.free or not is_free, (
+            "a free worker is forgotten"
+        )
+        assert worker.seat not in self.dispatcher._books.free or worker.ready, (
             "one that is away is free"
         )
 
@@ -340,9 +370,14 @@ class World(ModelEngine):
         unrun = [job for job in ended if job.worker_id is None]
         assert told.retried == again - sum(job.attempt > 1 for job in unrun)
         done = again + len(ended) - len(unrun)
-        assert sum(worker.tasks_done for worker in told.workers) == done
-        ready = [worker for worker in self.dispatcher._books.workers if worker.ready]
-        assert told.dead_workers == len(self.workers) - len(ready)
+        assert sum(worker.tasks_done for worker in told.workers) + self.forgotten == done
+        assert [worker.id for worker in told.workers[: len(self.current)]] == [
+            *range(len(self.current))
+        ]
+        old = [worker.state for worker in told.workers[len(self.current) :]]
+        assert old == ["leaving"] * len(self.leaving)
+        ready = [worker for worker in self.dispatcher._books.current if worker.ready]
+        assert told.dead_workers == len(self.current) - len(ready)
         assert told.idle_workers == sum(not worker.handed for worker in ready)
         since = [job.queued_at for job in self.alive if job.worker_id is None and job.seq == QUEUED]
         oldest = self.now - min(since) if since else 0.0
@@ -350,7 +385,8 @@ class World(ModelEngine):
 
     def _check_limits(self) -> None:
         """After time has passed: nobody runs, or waits, for longer than it may."""
-        for worker, process in zip(self.dispatcher._books.workers, self.workers, strict=True):
+        for worker in self.dispatcher._books.workers.values():
+            process = self.workers[worker.seat]
             if not worker.ready or process.is_spoilt:
                 continue
             for job in worker.handed.values():
@@ -371,7 +407,9 @@ class World(ModelEngine):
         status = Status(job.status)
         self.statuses[status] += 1
         was_cancelled = facts.cancelled is not None
-        is_last = job.attempt == job.options.retries + 1 or was_cancelled
+        pinned_to = job.options.task_worker
+        is_stranded = pinned_to is not None and pinned_to >= len(self.current)
+        is_last = job.attempt == job.options.retries + 1 or was_cancelled or is_stranded
         has_finished = facts.finished is not None and facts.finished[0] == job.attempt
         assert is_last or status in (Status.OK, Status.CANCELLED, Status.TIMED_OUT)
         if job.worker_id is None:
@@ -383,6 +421,9 @@ class World(ModelEngine):
             case Status.CRASHED:
                 assert not was_cancelled
                 assert self.has_spoilt or (facts.began_at > -math.inf and not has_finished)
+            case Status.CANCELLED if is_stranded and not was_cancelled:
+                assert job.body.decode() == f"there is no task worker {pinned_to} any more"
+                assert job.worker_id is None
             case Status.CANCELLED:
                 assert was_cancelled
                 assert job.body == b"test"

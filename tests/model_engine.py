@@ -98,6 +98,15 @@ class ModelEngine:
         self.alarm: float | None = None
         self.places = places
         self.workers = [ModelWorker(places) for _ in range(workers)]
+        """By seat, those too that are gone."""
+        self.number_of = list(range(workers))
+        """By seat."""
+        self.current = list(range(workers))
+        """Seats, by number."""
+        self.leaving: set[int] = set()
+        self.gone: set[int] = set()
+        self.away: set[int] = set()
+        """Seats whose process is dead, or has yet to come."""
         self.killed: list[int] = []
         self.retired: list[int] = []
         self.cancelled: list[tuple[int, int]] = []
@@ -117,52 +126,50 @@ class ModelEngine:
 
     # `Engine`
 
-    def start(self, worker_id: int, jobs: Sequence[Job]) -> None:
-        self.messages.append((worker_id, list(jobs)))
-        self.workers[worker_id].orders.extend((job.seq, job) for job in jobs)
+    def start(self, seat: int, jobs: Sequence[Job]) -> None:
+        self.messages.append((seat, list(jobs)))
+        self.workers[seat].orders.extend((job.seq, job) for job in jobs)
 
-    def revoke(self, worker_id: int, seq: int) -> bool:
-        return self.workers[worker_id].revoke(seq)
+    def revoke(self, seat: int, seq: int) -> bool:
+        return self.workers[seat].revoke(seq)
 
-    def kill(self, worker_id: int) -> None:
-        self.killed.append(worker_id)
-        self.workers[worker_id].is_killed = True
+    def kill(self, seat: int) -> None:
+        self.killed.append(seat)
+        self.workers[seat].is_killed = True
 
-    def cancel(self, worker_id: int, seq: int) -> None:
-        self.cancelled.append((worker_id, seq))
-        worker = self.workers[worker_id]
+    def cancel(self, seat: int, seq: int) -> None:
+        self.cancelled.append((seat, seq))
+        worker = self.workers[seat]
         # Begun and not looked at: the worker hears of it when it runs.
         if seq in worker.running or (worker.at_the_door and worker.at_the_door[0] == seq):
             worker.asked.add(seq)
 
-    def retire(self, worker_id: int) -> None:
-        self.retired.append(worker_id)
-        self.workers[worker_id].is_retired = True
+    def retire(self, seat: int) -> None:
+        self.retired.append(seat)
+        self.workers[seat].is_retired = True
 
-    def answer_post(
-        self, worker_id: int, seq: int, answer: Answer, task_id: int, reason: str
-    ) -> None:
+    def answer_post(self, seat: int, seq: int, answer: Answer, task_id: int, reason: str) -> None:
         self.answers.append((seq, answer, task_id, reason))
 
-    def unsent_reports(self, worker_id: int) -> list[Report]:
-        worker = self.workers[worker_id]
+    def unsent_reports(self, seat: int) -> list[Report]:
+        worker = self.workers[seat]
         return [] if worker.is_spoilt else list(worker.unsent)
 
-    def begun(self, worker_id: int) -> tuple[int, float] | None:
-        worker = self.workers[worker_id]
+    def begun(self, seat: int) -> tuple[int, float] | None:
+        worker = self.workers[seat]
         return None if worker.is_spoilt else worker.begun
 
-    def begun_at(self, worker_id: int, seq: int) -> float:
-        return self.workers[worker_id].begun_at(seq)
+    def begun_at(self, seat: int, seq: int) -> float:
+        return self.workers[seat].begun_at(seq)
 
-    def heard_at(self, worker_id: int) -> float:
+    def heard_at(self, seat: int) -> float:
         return 0.0
 
-    def pid(self, worker_id: int) -> int | None:
-        return 1000 + worker_id
+    def pid(self, seat: int) -> int | None:
+        return 1000 + seat
 
-    def memory(self, worker_id: int) -> int | None:
-        return self.memory_used.get(worker_id)
+    def memory(self, seat: int) -> int | None:
+        return self.memory_used.get(seat)
 
     # `Sink`
 
@@ -302,12 +309,46 @@ class ModelEngine:
         worker = self.workers[number]
         if worker.unsent and not worker.is_spoilt:
             self.dispatcher.reported(number, worker.unsent)
+        self.away.add(number)
+        if number in self.leaving:
+            self._go(number)
         self.dispatcher.worker_died(number, exit_code, None if worker.is_spoilt else worker.begun)
         self.workers[number] = ModelWorker(self.places)
 
     def replace(self, number: int) -> None:
         """Another process takes the dead one's place."""
+        self.away.discard(number)
         self.dispatcher.worker_ready(number)
+
+    def seat_fresh(self, number: int) -> int:
+        """A fresh worker, which is ready, takes ``number``: its seat."""
+        seat = len(self.workers)
+        self.workers.append(ModelWorker(self.places))
+        self.number_of.append(number)
+        if number < len(self.current):
+            self._make_way(self.current[number])
+        self.current[number : number + 1] = [seat]
+        self.dispatcher.worker_seated(seat, number)
+        self.dispatcher.worker_ready(seat)
+        return seat
+
+    def dismiss(self) -> int:
+        """The highest number is gone: the seat of whoever had it."""
+        seat = self.current.pop()
+        self._make_way(seat)
+        self.dispatcher.worker_dismissed(self.number_of[seat])
+        return seat
+
+    def _make_way(self, seat: int) -> None:
+        if seat in self.away:
+            self._go(seat)
+        else:
+            self.leaving.add(seat)
+
+    def _go(self, seat: int) -> None:
+        self.leaving.discard(seat)
+        self.away.discard(seat)
+        self.gone.add(seat)
 
     def pass_time(self, seconds: float) -> None:
         """Let the clock go on, and the alarm ring if it is due."""

@@ -45,6 +45,8 @@ class PoolShape:
     """How often a worker dies instead of going on."""
     hangs: float
     """The share of tasks, and of calls of ``on_finish``, that never end by themselves."""
+    changes: float
+    """How often a fresh worker takes a number, or there are more or fewer, before one goes on."""
     stop_at: float
     is_hard: bool
     """Whether the body of the pool raises instead of leaving."""
@@ -68,6 +70,7 @@ class PoolShape:
             pause=random.choice([1e-4, 0.01, 0.1]),
             violence=random.choice([0.0, 0.05, 0.15]),
             hangs=random.choice([0.0, 0.0, 0.03]),
+            changes=random.choice([0.0, 0.0, 0.03, 0.15]),
             stop_at=random.uniform(0.01, 1.5),
             is_hard=random.random() < 0.15,
         )
@@ -114,8 +117,9 @@ class PoolWorld(ModelEngine):
         self.heard: dict[int, str] = {}
         self.delivered = 0
         self.told: dict[int, int] = {}
-        self.dead: set[int] = set()
         self.hanging: set[Job] = set()
+        # Workers, old ones too, at the most.
+        self._most_workers = shape.workers
         self._next_number = 0
         self._woken = trio.Event()
         super().__init__(shape.workers, shape.policy, random)
@@ -138,26 +142,24 @@ class PoolWorld(ModelEngine):
 
     # `Engine`: whoever is asked for something may have something to do
 
-    def start(self, worker_id: int, jobs: Sequence[Job]) -> None:
-        super().start(worker_id, jobs)
+    def start(self, seat: int, jobs: Sequence[Job]) -> None:
+        super().start(seat, jobs)
         self._woken.set()
 
-    def kill(self, worker_id: int) -> None:
-        super().kill(worker_id)
+    def kill(self, seat: int) -> None:
+        super().kill(seat)
         self._woken.set()
 
-    def retire(self, worker_id: int) -> None:
-        super().retire(worker_id)
+    def retire(self, seat: int) -> None:
+        super().retire(seat)
         self._woken.set()
 
-    def cancel(self, worker_id: int, seq: int) -> None:
-        super().cancel(worker_id, seq)
+    def cancel(self, seat: int, seq: int) -> None:
+        super().cancel(seat, seq)
         self._woken.set()
 
-    def answer_post(
-        self, worker_id: int, seq: int, answer: Answer, task_id: int, reason: str
-    ) -> None:
-        super().answer_post(worker_id, seq, answer, task_id, reason)
+    def answer_post(self, seat: int, seq: int, answer: Answer, task_id: int, reason: str) -> None:
+        super().answer_post(seat, seq, answer, task_id, reason)
         self.trace.append(("answered", int(answer), task_id))
 
     # The ledger
@@ -191,7 +193,8 @@ class PoolWorld(ModelEngine):
         assert pool._entrance._bytes == sum(len(job.payload) for job in self.alive)
         waiting, running = self.counts
         assert waiting + running == len(self.alive)
-        most = settings.max_queued_tasks + self.shape.workers * policy.concurrency
+        self._most_workers = max(self._most_workers, len(self.workers) - len(self.gone))
+        most = settings.max_queued_tasks + self._most_workers * policy.concurrency
         assert waiting + running <= most
         # What is on its way to `on_finish`, where each call may post one more.
         assert (
@@ -215,17 +218,19 @@ class PoolWorld(ModelEngine):
             self.now = trio.current_time()
             self._woken = trio.Event()
             has_moved = False
+            if self.random.random() < self.shape.changes:
+                self._change()
+                has_moved = True
             for number in range(len(self.workers)):
                 for _ in range(self.random.randint(1, 6)):
-                    has_moved |= self._advance(number)
+                    has_moved |= number not in self.gone and self._advance(number)
             self.check()
             if not has_moved:
                 await self._woken.wait()
 
     def _advance(self, number: int) -> bool:  # noqa: C901  # one line a thing that can happen
         random, worker = self.random, self.workers[number]
-        if number in self.dead:
-            self.dead.discard(number)
+        if number in self.away:
             self.replace(number)
         elif worker.is_killed or (worker.orders and random.random() < self.shape.violence / 4):
             self._lose(number, -9)
@@ -255,9 +260,18 @@ class PoolWorld(ModelEngine):
             return False
         return True
 
+    def _change(self) -> None:
+        """A fresh worker takes a number, or there is one more, or one fewer."""
+        chance = self.random.random()
+        if chance < 0.6:
+            self.trace.append(("fresh", self.seat_fresh(self.random.randrange(len(self.current)))))
+        elif chance < 0.8:
+            self.trace.append(("one more", self.seat_fresh(len(self.current))))
+        elif len(self.current) > 1:
+            self.trace.append(("one fewer", self.dismiss()))
+
     def _lose(self, number: int, exit_code: int) -> None:
         self.trace.append(("dies", number))
-        self.dead.add(number)
         self.die(number, exit_code)
 
     def _go_on(self, number: int) -> bool:
@@ -295,5 +309,5 @@ class PoolWorld(ModelEngine):
         if random.random() < 0.3:
             options["retries"] = random.randint(1, 2)
         if random.random() < 0.2:
-            options["task_worker"] = random.randrange(self.shape.workers)
+            options["task_worker"] = random.randrange(self.dispatcher.workers)
         return options

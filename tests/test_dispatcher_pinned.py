@@ -57,10 +57,10 @@ def test_nothing_begins_behind_a_job_that_is_taken_back() -> None:
     assert len(engine.given(0)) > 2
     revoke = engine.revoke
 
-    def revoke_and_go_on(worker_id: int, seq: int) -> bool:
+    def revoke_and_go_on(seat: int, seq: int) -> bool:
         """Once, the worker ends what it runs right after the first is taken."""
         engine.revoke = revoke  # type: ignore[method-assign]  # as it was
-        is_taken = revoke(worker_id, seq)
+        is_taken = revoke(seat, seq)
         engine.finish(0)
         while engine.begin(0) is None:
             continue

@@ -63,7 +63,7 @@ def test_a_worn_worker_leaves_after_a_skipped_job_too() -> None:
 def test_a_report_that_comes_twice_gives_back_one_place() -> None:
     """By the second time the place on the page may be another job's."""
     with mock.patch.object(_books, "MAX_HANDED", 4):
-        worker = _books.Worker(0, 2)
+        worker = _books.Worker(0, 0, 2)
         worker.ready = True
         assert [worker.take_seq() for _ in range(4)] == [1, 2, 3, 4]
         worker.done_with([1])

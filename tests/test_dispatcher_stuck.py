@@ -201,10 +201,10 @@ def test_a_replacement_that_comes_to_nothing_is_followed_by_another_look() -> No
     job = engine.post_one(timeout=0.5)
     revoke = engine.revoke
 
-    def begin_first(worker_id: int, seq: int) -> bool:
+    def begin_first(seat: int, seq: int) -> bool:
         engine.begin(0)
         engine.revoke = revoke  # type: ignore[method-assign]
-        return revoke(worker_id, seq)
+        return revoke(seat, seq)
 
     engine.pass_time(2 * TAKE_UP - 0.1)
     engine.revoke = begin_first  # type: ignore[method-assign]

@@ -15,7 +15,7 @@ import task_app
 from workers import open_workers, until
 
 from trioserver import TaskWorkerCrashed
-from trioserver._tasks import _local
+from trioserver._tasks import _slot
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -167,7 +167,7 @@ async def test_a_worker_that_dies_by_itself_soon_after_its_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """That counts as a start that failed; later it does not."""
-    monkeypatch.setattr(_local, "_QUICK_DEATH", quick)
+    monkeypatch.setattr(_slot, "_QUICK_DEATH", quick)
     log = Log(caplog)
     async with open_workers(1, APP) as workers:
         dead: list[int] = []

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import pickle
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trioserver import TaskCancelled, TaskFailed, TaskTimeout, TaskWorkerCrashed
+from trioserver import AppError, Settings, TaskCancelled, TaskFailed, TaskTimeout, TaskWorkerCrashed
+from trioserver._app import load_app
+from trioserver._tasks._inline import InlineTaskWorkers
+from trioserver._tasks._job import Job
+from trioserver._tasks._wire import Kind
+from trioserver._tasks._workers import open_dispatcher
 from trioserver.testing import open_app
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from trioserver import Completion, Connection, Server, Task
+    from trioserver._tasks._dispatcher import Dispatcher
+    from trioserver._tasks._wire import Answer
 
 
 class Sleeper:
@@ -154,3 +165,99 @@ async def test_cancel_ends_a_coroutine_at_once(autojump_clock: MockClock) -> Non
     (done,) = app.finished
     assert isinstance(done.error, TaskCancelled)
     assert done.error.begun
+
+
+class Lives(Sleeper):
+    """Notes which workers start and stop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lives: list[tuple[str, int]] = []
+        self.is_broken = False
+
+    def on_task_worker_start(self, worker_id: int) -> None:
+        if self.is_broken:
+            raise ValueError("no good")
+        self.lives.append(("start", worker_id))
+
+    def on_task_worker_stop(self, worker_id: int) -> None:
+        self.lives.append(("stop", worker_id))
+
+
+@asynccontextmanager
+async def inline_workers(number: int) -> AsyncIterator[tuple[Lives, InlineTaskWorkers, Dispatcher]]:
+    app = Lives()
+    workers = InlineTaskWorkers(load_app(app), Settings(task_worker_num=number))
+    async with open_dispatcher(workers) as dispatcher:
+        yield app, workers, dispatcher
+
+
+async def test_a_reload_starts_and_stops_workers(autojump_clock: MockClock) -> None:
+    """Old ones end what they have begun, and what comes then is for the fresh ones."""
+    sink = Sink()
+    async with inline_workers(2) as (app, workers, dispatcher):
+        app.lives.clear()
+        old = sink.post(dispatcher, 5.0)
+        await trio.sleep(1)
+        await workers.reload()
+        await wait_all_tasks_blocked()
+        # The old worker 0 still runs its task.
+        assert app.lives == [("start", 0), ("start", 1), ("stop", 1)]
+        assert dispatcher.workers == workers.task_worker_num == 2
+        fresh = sink.post(dispatcher, 1.0)
+        await trio.sleep(10)
+        assert sink.ended == [fresh, old]
+        assert app.lives[3:] == [("stop", 0)]
+    assert app.lives[4:] == [("stop", 0), ("stop", 1)]
+
+
+async def test_a_reload_that_fails_keeps_the_workers(
+    autojump_clock: MockClock,
+) -> None:
+    """Whatever on_task_worker_start raises."""
+    sink = Sink()
+    async with inline_workers(1) as (app, workers, dispatcher):
+        app.is_broken = True
+        reason = r"^task worker 0 cannot start: ValueError\('no good'\)$"
+        with pytest.raises(AppError, match=reason):
+            await workers.reload()
+        job = sink.post(dispatcher, 1.0)
+        await trio.sleep(2)
+        assert sink.ended == [job]
+    assert app.lives == [("start", 0), ("stop", 0)]
+
+
+async def test_the_number_of_workers_can_change(autojump_clock: MockClock) -> None:
+    """The highest numbers come and go."""
+    async with inline_workers(1) as (app, workers, dispatcher):
+        await workers.scale(3)
+        assert dispatcher.workers == workers.task_worker_num == 3
+        await workers.scale(2)
+        await wait_all_tasks_blocked()
+        assert dispatcher.workers == 2
+        with pytest.raises(ValueError, match=r"^the number of task workers must be >= 1: 0$"):
+            await workers.scale(0)
+        with pytest.raises(TypeError, match=r"^the number of .* a whole number: 1\.0$"):
+            await workers.scale(1.0)  # type: ignore[arg-type]  # what users may do
+    assert app.lives == [*(("start", n) for n in range(3)), ("stop", 2), ("stop", 0), ("stop", 1)]
+
+
+class Sink:
+    """Posts to a dispatcher, and hears of it."""
+
+    def __init__(self) -> None:
+        self.ended: list[Job] = []
+
+    def post(self, dispatcher: Dispatcher, data: object) -> Job:
+        job = Job(Kind.TASK, pickle.dumps(data), self)
+        dispatcher.accept(job)
+        return job
+
+    def job_ended(self, job: Job) -> None:
+        self.ended.append(job)
+
+    def job_progressed(self, job: Job, body: bytes) -> None:
+        raise AssertionError("nothing is told")
+
+    def job_posts(self, job: Job, payload: bytes) -> tuple[Answer, int, str]:
+        raise AssertionError("nothing is posted")

@@ -106,7 +106,7 @@ class Workers:
     @property
     def pids(self) -> list[int]:
         """The processes that take tasks now."""
-        workers = [slot.worker for slot in self.engine._slots]
+        workers = [slot.worker for slot in self.engine._current]
         return [
             worker.pid
             for worker in workers

@@ -163,15 +163,9 @@ def _serve_by_many(app: App, settings: Settings) -> int:
 
 
 def _manage(plan: Plan) -> int:
-    try:
-        from trioserver._processes._manager import run_manager  # noqa: PLC0415  # as above
-    except ImportError:
-        refuse(
-            f"worker_num is {plan.settings.worker_num}, but several event workers do not exist yet"
-        )
-        return WRONG
-    code: int = run_manager(plan)
-    return code
+    from trioserver._processes._manager import run_manager  # noqa: PLC0415  # as above
+
+    return run_manager(plan)
 
 
 def make_parser(*, takes_app: bool = True) -> argparse.ArgumentParser:

@@ -13,15 +13,16 @@ class _Formatter(logging.Formatter):
         """Add the traceback of a task worker, too."""
         remote = getattr(record, "remote_traceback", None)
         text = super().format(record) + (f"\n{remote.rstrip()}" if remote else "")
-        return "\n".join(map(_escaped, text.split("\n")))
+        return "\n".join(map(escaped, text.split("\n")))
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
         """Keep the message in one line."""
-        record.message = _escaped(record.message)
+        record.message = escaped(record.message)
         return super().formatMessage(record)
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """``text`` in one line that a terminal only shows."""
     if text.isprintable():
         return text
     return "".join(

@@ -118,6 +118,7 @@ async def run_event_worker(  # noqa: ASYNC128  # as above
         whole=whole,
         may_accept=listen,
         beside=whole.run_reloads,
+        is_alone=True,
         on_worn_out=whole.on_worn_out,
     )
     await live_in(surroundings, app, settings, listeners, stopping, task_status=task_status)
@@ -137,6 +138,8 @@ class Surroundings:
     """Called when it is ready; returns when the sockets listen and it may accept."""
     beside: Callable[[], Awaitable[object]]
     """Runs while it lives."""
+    is_alone: bool = False
+    """Whether its start and its stop are the server's, and worth a line in the log."""
     on_worn_out: Callable[[], object] | None = None
     """Called after ``max_request`` frames, if there is anybody who replaces it."""
 
@@ -174,6 +177,7 @@ async def _live(
     stopping: Stopping,
     task_status: trio.TaskStatus[Server],
 ) -> None:
+    level = logging.INFO if surroundings.is_alone else logging.DEBUG
     began = trio.current_time()
     pacer = Pacer()
     protocol = Protocol(
@@ -230,10 +234,10 @@ async def _live(
             await surroundings.may_accept()
             for listener in listeners:
                 accepting.start_soon(listener.accept_into, connections)
-            _log_start(app, server, trio.current_time() - began)
+            _log_start(level, app, server, trio.current_time() - began)
             task_status.started(server)
             await stopping.wait_requested()
-            _log_stop(settings, stopping)
+            _log_stop(level, settings, stopping)
             accepting.cancel_scope.cancel()
         if stopping.keeps_listening:
             await stopping.wait_before_idle_ones_close(connections.wait_none)
@@ -245,7 +249,7 @@ async def _live(
             await contained(logger, "on_worker_stop", app.on_worker_stop, server)
         stopping.cut += stage.cancelled_caught
     if not stopping.cut:
-        logger.info("stopped")
+        logger.log(level, "stopped")
 
 
 async def _start(app: App, server: Server) -> None:
@@ -257,20 +261,20 @@ async def _start(app: App, server: Server) -> None:
         raise AppError(f"on_worker_start raised {summary_of(exc)}") from exc
 
 
-def _log_stop(settings: Settings, stopping: Stopping) -> None:
+def _log_stop(level: int, settings: Settings, stopping: Stopping) -> None:
     if stopping.hands_over:
-        logger.info("leaving: open connections have %g s", settings.max_wait_time)
+        logger.log(level, "leaving: open connections have %g s", settings.max_wait_time)
     else:
-        logger.info("stopping, within %g s", settings.max_wait_time)
+        logger.log(level, "stopping, within %g s", settings.max_wait_time)
 
 
-def _log_start(app: App, server: Server, seconds: float) -> None:
+def _log_start(level: int, app: App, server: Server, seconds: float) -> None:
     settings = server.settings
-    logger.info("trioserver %s serves %s", trioserver.__version__, app.name)
+    logger.log(level, "trioserver %s serves %s", trioserver.__version__, app.name)
     for address in server.addresses:
-        logger.info("listening on %s", address)
-    logger.info(
-        "ready in %.2f s: 1 event worker, %d task workers", seconds, settings.task_worker_num
+        logger.log(level, "listening on %s", address)
+    logger.log(
+        level, "ready in %.2f s: 1 event worker, %d task workers", seconds, settings.task_worker_num
     )
 
 

@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import stat
+import sys
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -233,19 +234,52 @@ def _bind_tcp(address: TcpAddress, stack: ExitStack) -> list[Listener]:
     return listeners
 
 
+@contextmanager
+def bind_unix(address: UnixAddress, *, mode: int | None = None) -> Iterator[socket.socket]:
+    """Bind a non-blocking Unix socket; at the end it is closed, and its file removed if still ours.
+
+    The file of a server that is gone is replaced.
+
+    Args:
+      address: Where.
+      mode: Who may connect, as the permissions of a file; by the umask unless given.
+
+    Raises:
+      AddressError: if that cannot be, or a server is there.
+    """
+    sock, ours = _open_unix(address, mode)
+    with sock:
+        try:
+            yield sock
+        finally:
+            remove_socket_file(address.path, ours)
+
+
 def _bind_unix(address: UnixAddress, stack: ExitStack) -> Listener:
-    path = address.path
+    sock, file = _open_unix(address)
+    listener = Listener(sock, str(address), bind=str(address), file=file)
+    stack.callback(listener.end)
+    return listener
+
+
+def _open_unix(
+    address: UnixAddress, mode: int | None = None
+) -> tuple[socket.socket, tuple[int, int]]:
+    """A bound socket and the identity of its file; see `bind_unix`."""
     _remove_stale(address)
     sock = socket.socket(socket.AF_UNIX)
-    sock.setblocking(False)
     try:
-        sock.bind(path)
+        sock.setblocking(False)
+        if mode is not None and sys.platform == "linux":
+            # The file gets the socket's own mode, so there is no moment in which it has more.
+            os.fchmod(sock.fileno(), mode)
+        sock.bind(address.path)
+        if mode is not None:
+            os.chmod(address.path, mode)
+        return sock, _identity(os.stat(address.path))
     except OSError as exc:
         sock.close()
         _refuse(str(address), exc)
-    listener = Listener(sock, str(address), bind=str(address), file=_identity(os.stat(path)))
-    stack.callback(listener.end)
-    return listener
 
 
 def _remove_stale(address: UnixAddress) -> None:

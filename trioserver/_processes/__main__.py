@@ -2,6 +2,8 @@
 
 ``check FD`` reads a plan on stdin, loads the app, and writes the fresh plan, or what is wrong, to
 descriptor FD; stdout and stderr are the app's.
+
+``event-worker NUMBER APP`` is what its manager says on stdin; the arguments are for ``ps``.
 """
 
 from __future__ import annotations
@@ -15,6 +17,12 @@ def main() -> None:
     """Do what the arguments say."""
     leave_on_signals()
     verb, *arguments = sys.argv[1:]
+    if verb == "event-worker":
+        from trioserver._processes._entry import (  # noqa: PLC0415  # see `__main__`
+            run_event_worker_process,
+        )
+
+        sys.exit(run_event_worker_process())
     if verb == "check":
         from trioserver._processes._checking import check_here  # noqa: PLC0415  # see `__main__`
 

@@ -37,11 +37,12 @@ class Boot:
         questions: socket.socket,
         lifeline: int,
         room: int,
+        stack: int,
         listening: Sequence[int],
     ) -> bytes:
         """Send the descriptors; what is returned must be sent after them."""
         body = json.dumps(attrs.asdict(self)).encode()
-        fds = [questions.fileno(), lifeline, room, *listening]
+        fds = [questions.fileno(), lifeline, room, stack, *listening]
         socket.send_fds(sock, [_SIZE.pack(len(body))], fds)
         return body
 

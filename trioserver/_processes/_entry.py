@@ -15,6 +15,7 @@ import socket
 from typing import Final
 
 from trioserver._processes._boot import Boot
+from trioserver._stack_signal import show_stack_on_signal
 from trioserver._tasks._lifeline import die_with
 
 _IGNORED: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
@@ -31,8 +32,9 @@ def run_event_worker_process() -> int:
         boot, fds = Boot.receive(sock)
     except EOFError:
         return 1
-    questions, lifeline, room, *listening = fds
+    questions, lifeline, room, stack, *listening = fds
     die_with(lifeline)
+    show_stack_on_signal(stack)
     from trioserver._processes._inside import run  # noqa: PLC0415  # rule 1
 
     return run(boot, sock, socket.socket(fileno=questions), room, listening)

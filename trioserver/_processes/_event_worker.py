@@ -7,8 +7,6 @@ import logging
 import os
 import signal
 import socket
-import subprocess
-import sys
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -18,8 +16,9 @@ from trioserver._alone import rss_of
 from trioserver._processes._boot import Boot
 from trioserver._processes._channel import Channel, Say
 from trioserver._processes._guest import Guest
-from trioserver._processes._plan import interpreter_flags
+from trioserver._processes._python import python_command
 from trioserver._processes._questions import answer_questions
+from trioserver._stacks import StackFile
 from trioserver._statistics import EventWorkerStatistics
 from trioserver._tasks._wire import WireError
 
@@ -102,6 +101,7 @@ class EventWorker:
         self._began = trio.current_time()
         self._channel: Channel | None = None
         self._guest: Guest | None = None
+        self._stack: StackFile
         # Whether a sign of life was asked for and has not come, and for how many beats.
         self._is_silent = False
         self._beats = 0
@@ -186,7 +186,9 @@ class EventWorker:
         """Start the process; return when it is dead and all that it had said was heard."""
         self._room.open_seat(self.seat)
         try:
+            self._stack = StackFile(f"event worker {self.number}")
             with ExitStack() as stack:
+                stack.callback(self._stack.close)
                 ours, theirs = map(stack.enter_context, socket.socketpair())
                 asked, asking = map(stack.enter_context, socket.socketpair())
                 lifeline, our_end = os.pipe()
@@ -207,6 +209,7 @@ class EventWorker:
                         questions=asking,
                         lifeline=lifeline,
                         room=self._room.fd,
+                        stack=self._stack.fd,
                         listening=[listener.fileno() for listener in self._listeners],
                     )
                     os.close(lifeline)
@@ -223,10 +226,7 @@ class EventWorker:
             self._bury()
 
     async def _start(self, theirs: socket.socket) -> trio.Process:
-        command = [
-            *(sys.executable, *interpreter_flags()),
-            *("-m", "trioserver._processes", "event-worker", str(self.number), self._plan.name),
-        ]
+        command = python_command("event-worker", str(self.number), self._plan.name)
         # A group of its own: a signal to the manager's is the manager's to pass on, and one killpg
         # ends it with what it has started.
         return await trio.lowlevel.open_process(
@@ -340,7 +340,16 @@ class EventWorker:
 
     async def _complain(self, silence: float) -> None:
         """Say that it does not answer, and what it does in place of that."""
-        logger.warning("%s has not answered for %.1f s", self, silence)
+        doing = ""
+        try:
+            if self.pid is not None:
+                frames = await self._stack.read(self.pid)
+                doing = "\n".join(["it is at (most recent call first):", *frames])
+        except RuntimeError as exc:  # it is stopped
+            doing = str(exc)
+        logger.warning(
+            "%s has not answered for %.1f s", self, silence, extra={"remote_traceback": doing}
+        )
 
     def _say(self, kind: Say, number: int = 0, body: bytes = b"") -> None:
         if self._channel is not None:

@@ -71,7 +71,9 @@ def ask_child(make: Callable[[], str | None], meanwhile: Callable[[], object]) -
     return None if text == _REFUSED else text
 
 
-def _answer(make: Callable[[], str | None], writing: int, held: set[int | signal.Signals]) -> NoReturn:
+def _answer(
+    make: Callable[[], str | None], writing: int, held: set[int | signal.Signals]
+) -> NoReturn:
     """In the child: answer, and end, whatever happens."""
     code = 1
     try:

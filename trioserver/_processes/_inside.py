@@ -24,7 +24,9 @@ from trioserver._processes._questions import Asker
 from trioserver._processes._remote import flushing
 from trioserver._processes._room import Room
 from trioserver._serving import Surroundings, live_in
+from trioserver._signalled import raise_descriptor_limit
 from trioserver._stopping import Stopping
+from trioserver._titles import set_title
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,6 +59,8 @@ def run(
     plan = Plan.from_json(boot.plan)
     print_whole_lines()
     log_to_stderr(plan.settings.log_level, f"[{boot.worker_id}]")
+    set_title(f"event worker {boot.worker_id} ({plan.name})")
+    raise_descriptor_limit(plan.settings, plan.settings.max_conn, 0)
     try:
         app = load_as_planned(plan)
     except BaseException as exc:  # noqa: BLE001  # its module may raise anything
@@ -119,6 +123,7 @@ async def _live(
                 whole=member,
                 may_accept=member.wait_may_accept,
                 beside=member.hear_messages,
+                on_worn_out=member.ask_to_be_replaced,
             )
             try:
                 await live_in(surroundings, app, settings, listeners, stopping)

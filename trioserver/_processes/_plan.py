@@ -27,7 +27,7 @@ class Plan:
     """Where a process imports it from, ``module:qualname``; None if none can."""
     callbacks: tuple[str, ...]
     """The names of those that it has."""
-    is_async_task: bool
+    has_async_task: bool
     """Whether ``on_task`` is a coroutine function."""
     settings: Settings
     """Those in force."""
@@ -68,10 +68,10 @@ def plan_of(app: App, settings: Settings) -> Plan:
         name=app.name,
         spec=app.spec,
         callbacks=app.callbacks,
-        is_async_task=app.has_async_task,
+        has_async_task=app.has_async_task,
         settings=settings,
         own_settings=app.settings,
-        files=_own_files(),
+        files=own_files(),
         main=main,
         path=tuple(sys.path),
     )
@@ -94,7 +94,7 @@ def load_as_planned(plan: Plan) -> App:
     return app
 
 
-def _own_files() -> tuple[str, ...]:
+def own_files() -> tuple[str, ...]:
     """The files of modules that are neither Python's, nor installed, nor ours."""
     paths = sysconfig.get_paths()
     foreign = [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]

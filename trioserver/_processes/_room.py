@@ -13,7 +13,11 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
-from typing import Final
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _WORD: Final = 8
 MAX_SEATS: Final = 4096
@@ -145,6 +149,16 @@ class Room:
             ),
             default=0,
         )
+
+
+@contextmanager
+def open_room() -> Iterator[Room]:
+    """New shared memory, while inside."""
+    room = Room()
+    try:
+        yield room
+    finally:
+        room.close()
 
 
 def _new_memory() -> int:

@@ -36,6 +36,8 @@ _QUICK_DEATH: Final = 1.0
 """Seconds from readiness within which a death counts as one at start."""
 _FIRST_BACKOFF: Final = 0.1
 _MAX_BACKOFF: Final = 5.0
+_RECYCLE_AGAIN: Final = 10.0
+"""Seconds until another one is started to take over, if the last one could not."""
 _ANSWER_TIME: Final = 1.0
 """Seconds beyond the deadline of a stop for which one that does not answer is waited for."""
 _LAST_TIME: Final = 12.0
@@ -141,7 +143,7 @@ class Staff:
         place = self._places[worker.number]
         if place.current is worker and not place.is_recycled and not self._is_over:
             place.is_recycled = True
-            self._nursery.start_soon(self._recycle, place)
+            self._nursery.start_soon(self._recycle, place, worker)
 
     async def stop(self) -> None:
         """Have all leave, and wait until they have; who takes too long is killed."""
@@ -250,20 +252,22 @@ class Staff:
         place.cause = cause
         await trio.sleep(seconds)
 
-    async def _recycle(self, place: _Place) -> None:
-        worker = place.current
+    async def _recycle(self, place: _Place, worker: EventWorker) -> None:
         try:
-            if worker is not None:  # else it has died in this moment
-                await self._replace(place)
-        except AppError as exc:
-            logger.error(  # noqa: TRY400  # where it was raised says nothing about the app
-                "%s is not recycled: %s",
-                worker,
-                exc,
-                extra={"remote_traceback": exc.remote_traceback},
-            )
-        else:
-            logger.info("%s is recycled", worker)
+            while place.current is worker and not self._is_over:
+                try:
+                    await self._replace(place)
+                except AppError as exc:
+                    logger.error(  # noqa: TRY400  # where it was raised says nothing of the app
+                        "%s is not recycled yet: %s",
+                        worker,
+                        exc,
+                        extra={"remote_traceback": exc.remote_traceback},
+                    )
+                    with trio.move_on_after(_RECYCLE_AGAIN):
+                        await worker.ended.wait()
+                else:
+                    logger.info("%s is recycled", worker)
         finally:
             place.is_recycled = False
 

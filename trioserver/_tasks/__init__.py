@@ -19,6 +19,7 @@ The path of one task, and the module that owns each step:
 ``_local``           LocalTaskWorkers, an engine: keeps a process at every number
 ``_worker_process``  one life of such a process; ``_door``, ``_booting``: how it begins
 ``_one_long_call``   notices that it ends
+``_stacks``          the Python stack of a task that runs in it
 ``_conversation``    what is said between the two: orders out, reports in
 ``_inside``          what runs in it; ``_lifeline``: so that it cannot outlive its server
 ``_link``            its end of the socket; ``_leaving``: how it ends by itself

@@ -50,7 +50,13 @@ class Attempts:
     def ended(self, job: Job, status: int, body: bytes) -> None:
         """An attempt has ended so; nobody has ``job`` in hand any more."""
         is_cancelled = job.verdict is not None and job.verdict[0] == Status.CANCELLED
-        if status in _RETRIED and job.attempt <= job.options.retries and not is_cancelled:
+        if (
+            status in _RETRIED
+            and job.attempt <= job.options.retries
+            and not is_cancelled
+            # Where nobody can try it again this was its last attempt.
+            and not self._queue.is_stranded(job)
+        ):
             self._try_again(job)
             return
         self._counters.waits.append(job.begun_at - job.queued_at)

@@ -23,7 +23,8 @@ class Worker:
     """A worker as the dispatcher sees it.
 
     Args:
-      worker_id: Its number.
+      seat: By which the engine knows it.
+      number: By which users know it.
       concurrency: How many jobs it runs at a time.
     """
 
@@ -34,8 +35,9 @@ class Worker:
         "handed",
         "heard_at",
         "holds",
-        "id",
+        "is_dead",
         "is_held",
+        "is_leaving",
         "is_worn",
         "large",
         "large_bytes",
@@ -43,6 +45,7 @@ class Worker:
         "look_at",
         "looks",
         "next_seq",
+        "number",
         "places",
         "probe_at",
         "probe_begun",
@@ -50,14 +53,18 @@ class Worker:
         "reported",
         "runs",
         "runs_before",
+        "seat",
         "settled",
         "slots",
     )
 
-    def __init__(self, worker_id: int, concurrency: int) -> None:
-        self.id = worker_id
+    def __init__(self, seat: int, number: int, concurrency: int) -> None:
+        self.seat = seat
+        self.number = number
         self.slots = concurrency
         self.ready = False
+        # Whether nobody sits there now: its process is dead, or has yet to come.
+        self.is_dead = True
         # In the order in which they begin; the first ones run, or will in a moment.
         self.handed: dict[int, Job] = {}
         self.next_seq = 1
@@ -95,6 +102,8 @@ class Worker:
         self.runs_before = 0
         # It gets nothing more, and leaves when its hands are empty.
         self.is_worn = False
+        # Its number is another one's by now, or nobody's: its end is the end of its seat.
+        self.is_leaving = False
 
     def progressed(self, now: float) -> None:
         """It took up work after none, or reported."""
@@ -171,12 +180,16 @@ class Books:
     """The queue and the workers' hands, and the sums over both.
 
     Args:
-      workers: How many; their ids are 0 to ``workers`` - 1.
+      workers: How many; their numbers, and their seats, are 0 to ``workers`` - 1.
       concurrency: How many jobs each runs at a time.
     """
 
     def __init__(self, workers: int, concurrency: int) -> None:
-        self.workers = [Worker(worker_id, concurrency) for worker_id in range(workers)]
+        self.concurrency = concurrency
+        self.current = [Worker(number, number, concurrency) for number in range(workers)]
+        """Who has which number."""
+        self.workers = {worker.seat: worker for worker in self.current}
+        """Who has which seat: these, and those that are leaving."""
         self.queue = Queue(workers)
         # Ready workers that could begin one more job at once, the longest idle first.
         self.free: dict[int, Worker] = {}
@@ -196,6 +209,7 @@ class Books:
     def add_worker(self, worker: Worker, life: float) -> None:
         """It has a new process, whose flight recorder says that 0 was begun last."""
         worker.ready = True
+        worker.is_dead = False
         worker.next_seq = 1
         worker.reported = 0
         worker.runs_before += worker.runs
@@ -206,13 +220,22 @@ class Books:
         worker.large_bytes = 0
         if worker.places is not None:
             worker.places.clear()
-        self.free[worker.id] = worker
+        self.free[worker.seat] = worker
 
     def remove_worker(self, worker: Worker) -> None:
         """Nothing more can be handed to it."""
         worker.ready = False
         worker.probe_at = math.inf
-        self.free.pop(worker.id, None)
+        self.free.pop(worker.seat, None)
+
+    def holder(self, job: Job) -> Worker:
+        """Who has ``job`` in hand; only while somebody has."""
+        assert job.worker_id is not None
+        if job.worker_id < len(self.current):
+            worker = self.current[job.worker_id]
+            if worker.handed.get(job.seq) is job:
+                return worker
+        return next(one for one in self.workers.values() if one.handed.get(job.seq) is job)
 
     def hand(self, worker: Worker, jobs: Sequence[Job], now: float) -> None:
         """Put ``jobs`` into its hands."""
@@ -223,7 +246,7 @@ class Books:
             worker.progressed(now)
         for job in jobs:
             job.seq = worker.take_seq()
-            job.worker_id = worker.id
+            job.worker_id = worker.number
             handed[job.seq] = job
             if len(job.payload) > _LARGE:
                 worker.large[job.seq] = len(job.payload)
@@ -232,7 +255,7 @@ class Books:
         after = len(handed)
         self.running += min(after, worker.slots) - min(before, worker.slots)
         if after >= worker.slots:
-            self.free.pop(worker.id, None)
+            self.free.pop(worker.seat, None)
 
     def take(self, worker: Worker, seq: int) -> Job | None:
         """Take one job off its hands; None if it is not there (any more)."""
@@ -243,7 +266,7 @@ class Books:
             if left < worker.slots:
                 self.running -= 1
                 if worker.ready and not worker.is_worn and left == worker.slots - 1:
-                    self.free[worker.id] = worker
+                    self.free[worker.seat] = worker
             if worker.ending:
                 worker.ending.pop(seq, None)
         return job

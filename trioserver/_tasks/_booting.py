@@ -10,29 +10,22 @@ one that came is delivered then.
 from __future__ import annotations
 
 import signal
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-import trio
-
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator
 
-_BOOT_TIME: Final = 5.0
+BOOT_TIME: Final = 5.0
 """Seconds that a Ctrl-C is held back at the most, should a process not boot."""
 
 
-async def hold_interrupt(
-    booted: Sequence[trio.Event],
-    *,
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """Hold SIGINT back, from ``started()`` until all have ``booted``."""
+@contextmanager
+def hold_interrupt() -> Iterator[None]:
+    """Hold SIGINT back from this thread, and from those that it starts."""
     held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        task_status.started()
-        with trio.move_on_after(_BOOT_TIME):
-            for one in booted:
-                await one.wait()
+        yield
     finally:
         if signal.SIGINT not in held:  # another server may be starting here, too
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

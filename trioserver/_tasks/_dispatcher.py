@@ -7,7 +7,8 @@ Rules:
 1. A job is in exactly one place: queued, waiting for its next attempt, handed to one worker, or
    ended (`_books`).
 2. Who gets which job, and when, is `_placing`'s affair; what is late or stuck, `_watching`'s; which
-   worker must go, `_replacing`'s; what the end of an attempt means, `_attempts`'s.
+   worker must go, `_replacing`'s, and which comes, `_seats`'s; what the end of an attempt means,
+   `_attempts`'s.
 3. A job that has begun ends by its worker's report or its worker's death, and by nothing else. Who
    wants it ended gives a *verdict*, which says what that death will mean.
 4. An attempt that failed, ran out of time or lost its worker is followed by another one if the job
@@ -26,6 +27,7 @@ from trioserver._tasks._attempts import Attempts
 from trioserver._tasks._books import Books
 from trioserver._tasks._placing import Placement
 from trioserver._tasks._replacing import Replacement
+from trioserver._tasks._seats import Seats
 from trioserver._tasks._snapshot import statistics_of
 from trioserver._tasks._statistics import Counters
 from trioserver._tasks._watching import Watch
@@ -49,7 +51,8 @@ class Dispatcher:
 
     Args:
       engine: Runs jobs; `_engine.Events` says which methods here are for it.
-      workers: Ids are 0 to ``workers`` - 1; each takes jobs from its `worker_ready` on.
+      workers: How many at first; their numbers, and their seats, are 0 to ``workers`` - 1. Each
+        takes jobs from its `worker_ready` on.
       clock: The time in seconds, the same for stamps in reports.
       set_alarm: Called with a time at which `look_after` must be called; the earliest counts.
       policy: What the settings ask for.
@@ -78,6 +81,7 @@ class Dispatcher:
         random = random or Random()  # noqa: S311  # of no secret
         self._attempts = Attempts(books.queue, self._counters, clock, set_alarm, random)
         self._replacement = Replacement(books, engine, self._placement, watch, policy, random)
+        self._seats = Seats(books, self._attempts, self._replacement)
         self._listeners: list[Callable[[], None]] = []
         self.ids: Iterator[int] = itertools.count()
         """Ids for jobs, for whoever posts."""
@@ -86,8 +90,8 @@ class Dispatcher:
 
     @property
     def workers(self) -> int:
-        """How many workers there are."""
-        return len(self._books.workers)
+        """How many workers there are, without those that leave for another one."""
+        return len(self._books.current)
 
     @property
     def waiting(self) -> int:
@@ -125,7 +129,10 @@ class Dispatcher:
         self._books.queue.put(job, self.clock())
         if job.options.queue_timeout != math.inf:
             self._set_alarm(self._books.queue.due_at)
-        self._placement.job_came(job)
+        if self._books.queue.stranded:
+            self._seats.end_stranded()
+        else:
+            self._placement.job_came(job)
 
     def cancel(self, job: Job, reason: str) -> None:
         """End ``job`` as cancelled: at once if it has not begun, else by force.
@@ -151,35 +158,44 @@ class Dispatcher:
 
     # What an engine calls (`_engine.Events`)
 
-    def worker_ready(self, worker_id: int) -> None:
-        self._books.add_worker(self._books.workers[worker_id], self._replacement.life())
+    def worker_seated(self, seat: int, number: int) -> None:
+        self._seats.take(seat, number)
         self._changed()
 
-    def reported(self, worker_id: int, reports: Sequence[Report]) -> None:
-        self._take_reports(self._books.workers[worker_id], reports)
+    def worker_dismissed(self, number: int) -> None:
+        self._seats.dismiss(number)
         self._changed()
 
-    def progressed(self, worker_id: int, values: Sequence[tuple[int, bytes]]) -> None:
-        handed = self._books.workers[worker_id].handed
+    def worker_ready(self, seat: int) -> None:
+        self._books.add_worker(self._books.workers[seat], self._replacement.life())
+        self._changed()
+
+    def reported(self, seat: int, reports: Sequence[Report]) -> None:
+        self._take_reports(self._books.workers[seat], reports)
+        self._changed()
+
+    def progressed(self, seat: int, values: Sequence[tuple[int, bytes]]) -> None:
+        handed = self._books.workers[seat].handed
         for seq, body in values:
             job = handed.get(seq)
             if job is not None:
                 job.sink.job_progressed(job, body)
 
-    def posted(self, worker_id: int, seq: int, payload: bytes) -> None:
-        job = self._books.workers[worker_id].handed.get(seq)
+    def posted(self, seat: int, seq: int, payload: bytes) -> None:
+        job = self._books.workers[seat].handed.get(seq)
         if job is None:
             answer, task_id, reason = Answer.CLOSED, 0, "the task that posts is over"
         else:
             answer, task_id, reason = job.sink.job_posts(job, payload)
-        self._engine.answer_post(worker_id, seq, answer, task_id, reason)
+        self._engine.answer_post(seat, seq, answer, task_id, reason)
 
     def worker_died(
-        self, worker_id: int, exit_code: int | None, begun: tuple[int, float] | None
+        self, seat: int, exit_code: int | None, begun: tuple[int, float] | None
     ) -> None:
-        worker = self._books.workers[worker_id]
+        worker = self._books.workers[seat]
         self._books.remove_worker(worker)
         worker.is_worn = False
+        worker.is_dead = True
         now = self.clock()
         if begun is not None and not worker.reported <= begun[0] < worker.next_seq:
             begun = None
@@ -192,11 +208,13 @@ class Dispatcher:
         self._attempts.not_run([job for job in jobs if job.seq > last])
         worker.runs += len(lost)
         for job in lost:
-            at = now if begun is None else self._engine.begun_at(worker_id, job.seq)
+            at = now if begun is None else self._engine.begun_at(seat, job.seq)
             job.begun_at = min(at, now)
             job.ran = now - job.begun_at
             code = "" if exit_code is None else str(exit_code)
             self._attempts.ended(job, *(job.verdict or (Status.CRASHED, code.encode())))
+        if worker.is_leaving:
+            self._seats.leave(worker)
         self._changed()
 
     # What the alarm calls
@@ -208,7 +226,7 @@ class Dispatcher:
         queue.release(now)
         for job in queue.take_late(now):
             self._end_unbegun(job, Status.TIMED_OUT, pack_timeout(job.options.queue_timeout, False))
-        for worker in self._books.workers:
+        for worker in self._books.workers.values():
             self._look_after(worker, now)
         if queue.due_at != math.inf:
             self._set_alarm(queue.due_at)
@@ -219,7 +237,7 @@ class Dispatcher:
             return
         # Results of short tasks are sent together, so some may lie behind a task that is long.
         unsent = [
-            report for report in self._engine.unsent_reports(worker.id) if worker.owes(report[0])
+            report for report in self._engine.unsent_reports(worker.seat) if worker.owes(report[0])
         ]
         # Those before them may be on their way still, and are heard in a moment; nothing that ran
         # after them is to come first.
@@ -229,7 +247,7 @@ class Dispatcher:
         if found.is_slow and not self._placement.run_times.is_long:
             self._placement.take_back_after(worker, worker.last_to_run)
         if found.is_held:
-            begun = self._engine.begun(worker.id)
+            begun = self._engine.begun(worker.seat)
             self._placement.take_back_after(worker, 0 if begun is None else begun[0])
         if found.is_stuck:
             self._replacement.give_up(worker)
@@ -244,6 +262,8 @@ class Dispatcher:
 
     def _changed(self) -> None:
         """Go on after a worker's state, or the queue's, has changed."""
+        if self._books.queue.stranded:
+            self._seats.end_stranded()
         self._placement.workers_changed()
         for listener in self._listeners:
             listener()
@@ -285,8 +305,8 @@ class Dispatcher:
             self._attempts.end_unrun(job, status, body)
             self._books.queue.drop(job)
             return True
-        worker = self._books.workers[job.worker_id]
-        if not self._engine.revoke(worker.id, job.seq):
+        worker = self._books.holder(job)
+        if not self._engine.revoke(worker.seat, job.seq):
             return False
         self._books.take(worker, job.seq)
         self._attempts.end_unrun(job, status, body)
@@ -297,14 +317,14 @@ class Dispatcher:
         """End ``job``, which has begun: by its own scope if it has one, else with its worker."""
         assert job.worker_id is not None
         job.verdict = status, body
-        worker = self._books.workers[job.worker_id]
+        worker = self._books.holder(job)
         if self._watch.has_ended(worker, job):
             self._watch.reports_soon(worker)
         elif self._grace:
-            self._engine.cancel(worker.id, job.seq)
+            self._engine.cancel(worker.seat, job.seq)
             self._watch.ends_by(worker, job, self.clock() + self._grace)
         elif self._placement.take_back_after(worker, job.seq, pinned=True) or (
-            self._engine.begun(worker.id) is None
+            self._engine.begun(worker.seat) is None
         ):
             self._replacement.kill(worker)
         # Else another one has begun behind it, which proves that it has ended.

@@ -10,7 +10,6 @@ import os
 import secrets
 import shutil
 import socket
-import struct
 import tempfile
 import time
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from trioserver._peers import uid_of_peer
 from trioserver._tasks._wire import HELLO
 
 if TYPE_CHECKING:
@@ -110,9 +110,6 @@ def _base() -> str | None:
 
 def _is_ours(connection: trio.socket.SocketType) -> bool:
     """Whether the peer is a process of this user, where the system tells."""
-    option = getattr(socket, "SO_PEERCRED", None)
-    if option is None:
-        return True  # the directory and the token have kept strangers out
-    credentials = struct.Struct("3i")
-    raw = connection.getsockopt(socket.SOL_SOCKET, option, credentials.size)
-    return bool(credentials.unpack(raw)[1] == os.getuid())
+    uid = uid_of_peer(connection)
+    # Where it does not, the directory and the token have kept strangers out.
+    return uid is None or uid == os.getuid()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import deque
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ from trioserver._tasks._policy import Policy
 from trioserver._tasks._running_orders import run_order
 from trioserver._tasks._task import id_of_posted
 from trioserver._tasks._wire import Answer, Kind
+from trioserver._tasks._workers import check_number
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -49,58 +51,63 @@ class InlineTaskWorkers:
     def __init__(self, app: App, settings: Settings) -> None:
         self.policy = Policy.of(settings, is_async=app.has_async_task)
         self._app = app
-        self._workers = [
-            _InlineWorker(number, app, settings) for number in range(settings.task_worker_num)
-        ]
+        self._settings = settings
+        self._seats = itertools.count()
+        # Who has which seat, and who has which number.
+        self._workers: dict[int, _InlineWorker] = {}
+        self._current = [self._worker(number) for number in range(settings.task_worker_num)]
+        # While they run.
+        self._lives: trio.Nursery | None = None
+        self._events: Events
 
     @property
     def task_worker_num(self) -> int:
         """How many workers there are."""
-        return len(self._workers)
+        return len(self._current)
 
     # `Engine`
 
-    def start(self, worker_id: int, jobs: Sequence[Job]) -> None:
-        self._workers[worker_id].give(jobs)
+    def start(self, seat: int, jobs: Sequence[Job]) -> None:
+        self._workers[seat].give(jobs)
 
-    def revoke(self, worker_id: int, seq: int) -> bool:
-        return self._workers[worker_id].take_back(seq)
+    def revoke(self, seat: int, seq: int) -> bool:
+        return self._workers[seat].take_back(seq)
 
-    def cancel(self, worker_id: int, seq: int) -> None:
-        self._workers[worker_id].cancel(seq)
+    def cancel(self, seat: int, seq: int) -> None:
+        self._workers[seat].cancel(seq)
 
-    def kill(self, worker_id: int) -> None:
-        self._workers[worker_id].end(_KILLED)
+    def kill(self, seat: int) -> None:
+        self._workers[seat].end(_KILLED)
 
-    def retire(self, worker_id: int) -> None:
-        self._workers[worker_id].end(0)
+    def retire(self, seat: int) -> None:
+        self._workers[seat].end(0)
 
     def answer_post(
         self,
-        worker_id: int,
+        seat: int,
         seq: int,  # noqa: ARG002  # one task posts at a time
         answer: Answer,
         task_id: int,
         reason: str,
     ) -> None:
-        self._workers[worker_id].answer = answer, task_id, reason
+        self._workers[seat].answer = answer, task_id, reason
 
-    def unsent_reports(self, worker_id: int) -> list[Report]:  # noqa: ARG002  # none is ever held
+    def unsent_reports(self, seat: int) -> list[Report]:  # noqa: ARG002  # none is ever held
         return []
 
-    def begun(self, worker_id: int) -> tuple[int, float]:
-        return self._workers[worker_id].begun
+    def begun(self, seat: int) -> tuple[int, float]:
+        return self._workers[seat].begun
 
-    def begun_at(self, worker_id: int, seq: int) -> float:
-        return self._workers[worker_id].begun_at.get(seq, math.inf)
+    def begun_at(self, seat: int, seq: int) -> float:
+        return self._workers[seat].begun_at.get(seq, math.inf)
 
-    def heard_at(self, worker_id: int) -> float:  # noqa: ARG002  # reports are never late
+    def heard_at(self, seat: int) -> float:  # noqa: ARG002  # reports are never late
         return 0.0
 
-    def pid(self, worker_id: int) -> int | None:  # noqa: ARG002  # they are no processes
+    def pid(self, seat: int) -> int | None:  # noqa: ARG002  # they are no processes
         return None
 
-    def memory(self, worker_id: int) -> int | None:  # noqa: ARG002  # they have none of their own
+    def memory(self, seat: int) -> int | None:  # noqa: ARG002  # they have none of their own
         return None
 
     # Their life
@@ -108,31 +115,99 @@ class InlineTaskWorkers:
     @asynccontextmanager
     async def running(self, events: Events) -> AsyncIterator[None]:
         """Have the workers run; ``on_task_worker_start`` and ``_stop`` are called as usual."""
-        app = self._app
-        for worker in self._workers:
-            if app.on_task_worker_start is not None:
-                try:
-                    app.on_task_worker_start(worker.number)
-                except Exception as exc:
-                    raise AppError(f"task worker {worker.number} cannot start: {exc!r}") from exc
-        async with trio.open_nursery() as nursery:
-            for worker in self._workers:
-                # What it is handed before it runs waits for it.
-                nursery.start_soon(worker.keep_alive, events)  # noqa: ASYNC113
-                events.worker_ready(worker.number)
+        self._events = events
+        for worker in self._current:
+            self._open(worker)
+        async with trio.open_nursery() as lives:
+            self._lives = lives
+            for worker in self._current:
+                self._begin(worker)
             yield
-            nursery.cancel_scope.cancel()
-        for worker in self._workers:
-            if app.on_task_worker_stop is not None:
-                app.on_task_worker_stop(worker.number)
+            self._lives = None
+            lives.cancel_scope.cancel()
+        for worker in self._workers.values():
+            self._close(worker)
+
+    async def reload(self) -> None:
+        """Put a fresh worker in every place: ``on_task_worker_start`` and ``_stop`` are called.
+
+        The code stays the same, since all of them are in this process. An old one ends what it has
+        begun.
+
+        Raises:
+          AppError: if ``on_task_worker_start`` raises; then that one, and those after it, stay.
+        """
+        for number in range(len(self._current)):
+            self._start_fresh(number)
+        await trio.lowlevel.checkpoint()
+
+    async def scale(self, number: int) -> None:
+        """Have so many workers, as `LocalTaskWorkers.scale` does.
+
+        Raises:
+          AppError: if ``on_task_worker_start`` raises; those before it stay.
+          TypeError: if ``number`` is no whole number.
+          ValueError: if it is less than 1.
+        """
+        check_number(number)
+        while len(self._current) > number:
+            worker = self._current.pop()
+            worker.is_leaving = True
+            self._events.worker_dismissed(worker.number)
+        while len(self._current) < number:
+            self._start_fresh(len(self._current))
+        await trio.lowlevel.checkpoint()
+
+    # Inside
+
+    def _worker(self, number: int) -> _InlineWorker:
+        return _InlineWorker(next(self._seats), number, self._app, self._settings)
+
+    def _open(self, worker: _InlineWorker) -> None:
+        on_start = self._app.on_task_worker_start
+        if on_start is not None:
+            try:
+                on_start(worker.number)
+            except Exception as exc:
+                raise AppError(f"task worker {worker.number} cannot start: {exc!r}") from exc
+        self._workers[worker.seat] = worker
+
+    def _close(self, worker: _InlineWorker) -> None:
+        if self._app.on_task_worker_stop is not None:
+            self._app.on_task_worker_stop(worker.number)
+
+    def _start_fresh(self, number: int) -> None:
+        if self._lives is None:
+            return  # they are on their end
+        worker = self._worker(number)
+        self._open(worker)
+        if number < len(self._current):
+            self._current[number].is_leaving = True
+        self._current[number : number + 1] = [worker]
+        self._events.worker_seated(worker.seat, number)
+        self._begin(worker)
+
+    def _begin(self, worker: _InlineWorker) -> None:
+        assert self._lives is not None, "they run"
+        # What it is handed before it runs waits for it.
+        self._lives.start_soon(self._live, worker)
+        self._events.worker_ready(worker.seat)
+
+    async def _live(self, worker: _InlineWorker) -> None:
+        exit_code = await worker.keep_alive(self._events)
+        del self._workers[worker.seat]
+        if exit_code != _KILLED:
+            self._close(worker)
 
 
 class _InlineWorker:
     """One worker, and what its running tasks can do (a `TaskLink`)."""
 
-    def __init__(self, number: int, app: App, settings: Settings) -> None:
+    def __init__(self, seat: int, number: int, app: App, settings: Settings) -> None:
         assert app.on_task is not None, "App.check has seen to it"
+        self.seat = seat
         self.number = number
+        self.is_leaving = False
         self.begun = (0, 0.0)
         self.begun_at: dict[int, float] = {}
         self.answer = (Answer.CLOSED, 0, "")
@@ -176,21 +251,21 @@ class _InlineWorker:
     def progress(self, seq: int, body: bytes) -> bool:
         if seq not in self.begun_at:
             return False
-        self._events.progressed(self.number, [(seq, body)])
+        self._events.progressed(self.seat, [(seq, body)])
         return True
 
     def post(self, seq: int, body: bytes) -> int | None:
         if seq not in self.begun_at:
             return None
         check_size(body, "the data", self._max_task_size)
-        self._events.posted(self.number, seq, body)
+        self._events.posted(self.seat, seq, body)
         answer, task_id, reason = self.answer
         return id_of_posted(answer, task_id, reason)
 
     # Its life
 
-    async def keep_alive(self, events: Events) -> None:
-        """Live and be replaced, until cancelled."""
+    async def keep_alive(self, events: Events) -> int:
+        """Live and be replaced, until cancelled or told to leave: the exit code then."""
         self._events = events
         is_in_task.set(True)
         while True:
@@ -198,12 +273,15 @@ class _InlineWorker:
             assert self._exit_code is not None
             begun, exit_code = self.begun, self._exit_code
             self._exit_code = None
-            events.worker_died(self.number, exit_code, begun)
+            events.worker_died(self.seat, exit_code, begun)
             self.begun = (0, 0.0)
             self.begun_at.clear()
             self._jobs.clear()
-            await trio.lowlevel.checkpoint()
-            events.worker_ready(self.number)
+            if not self.is_leaving:
+                await trio.lowlevel.checkpoint()
+            if self.is_leaving:
+                return exit_code
+            events.worker_ready(self.seat)
 
     async def _live(self) -> None:
         async with trio.open_nursery() as tasks:
@@ -241,5 +319,5 @@ class _InlineWorker:
         seq = order[0]
         ran = trio.current_time() - begun
         del self.begun_at[seq]
-        self._events.reported(self.number, [(seq, status, begun, ran, body)])
+        self._events.reported(self.seat, [(seq, status, begun, ran, body)])
         self._changed.set()

@@ -1,9 +1,9 @@
 """What runs inside a task worker process.
 
 `task_worker_main` is the one long call that trio-parallel makes there. It connects to the
-dispatcher's socket, says who it is, maps its flight recorder, opens the app, and then runs orders
-until it is told to stop or killed: one after the other (`_sync_loop`), or several at once where the
-app's ``on_task`` is a coroutine function (`_async_loop`).
+dispatcher's socket, says who it is, maps its flight recorder, is ready to show its stack, opens the
+app, and then runs orders until it is told to stop or killed: one after the other (`_sync_loop`), or
+several at once where the app's ``on_task`` is a coroutine function (`_async_loop`).
 
 Nothing that an app raises, returns or does to pickle may end the loop: each task is guarded by
 itself (`_running_orders`), and only records of ours go out (trio-parallel would raise a task's
@@ -22,6 +22,7 @@ import traceback
 from typing import NoReturn
 
 from trioserver._importing import instantiate, is_async, load_object
+from trioserver._stack_signal import show_stack_on_signal
 from trioserver._tasks._leaving import leave
 from trioserver._tasks._lifeline import keep_from_children
 from trioserver._tasks._link import Disconnected, Link
@@ -100,7 +101,9 @@ def _connect(address: str, token: bytes, max_task_size: int) -> Link:
     sock.connect(address)
     keep_from_children(sock.fileno())
     sock.sendall(HELLO.pack(token, os.getpid()))
-    _, (page_fd,), _, _ = socket.recv_fds(sock, 1, 1)
+    _, (page_fd, stack_fd), _, _ = socket.recv_fds(sock, 1, 2)
+    keep_from_children(stack_fd)
+    show_stack_on_signal(stack_fd)
     recorder = Recorder(page_fd)
     os.close(page_fd)
     return Link(sock, recorder, max_task_size)

@@ -1,39 +1,41 @@
-"""The engine of local processes: numbered task workers, each started, watched and replaced here."""
+"""The engine of local processes: numbered task workers, each started, watched and replaced here.
+
+Changes of the workers, a reload or another number of them, happen one after the other. A number
+passes from an old worker to its fresh one in one moment, when that is ready, so whatever ends a
+change in between leaves every number with exactly one.
+"""
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
-import signal
 import time
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
 from trioserver._errors import AppError
-from trioserver._importing import UNGUARDED, UNGUARDED_EXIT
-from trioserver._stopping import GRACE
-from trioserver._tasks._booting import hold_interrupt
+from trioserver._tasks._booting import BOOT_TIME, hold_interrupt
 from trioserver._tasks._door import remove_stale_doors
 from trioserver._tasks._policy import Policy
-from trioserver._tasks._worker_process import WorkerProcess
+from trioserver._tasks._slot import Slot, Start
+from trioserver._tasks._stacks import stack_of
+from trioserver._tasks._workers import check_number
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from trioserver._settings import Settings
     from trioserver._stopping import Stopping
     from trioserver._tasks._engine import Events
     from trioserver._tasks._job import Job
+    from trioserver._tasks._statistics import TaskWorkerStatistics
     from trioserver._tasks._wire import Answer, Report
 
 logger = logging.getLogger("trioserver.tasks")
-
-_QUICK_DEATH: Final = 1.0
-"""Seconds from readiness within which a death counts as one at start."""
-_FIRST_BACKOFF: Final = 0.1
-_MAX_BACKOFF: Final = 5.0
 
 
 class TaskApp(Protocol):
@@ -62,58 +64,79 @@ class LocalTaskWorkers:
     def __init__(self, app: TaskApp, settings: Settings, stopping: Stopping) -> None:
         assert app.spec is not None, "App.check has seen to it"
         self.policy = Policy.of(settings, is_async=app.has_async_task)
-        self._slots = [
-            _Slot(number, app.spec, settings) for number in range(settings.task_worker_num)
-        ]
+        self._spec = app.spec
+        self._settings = settings
         self._stopping = stopping
+        self._seats = itertools.count()
+        # Who has which seat, from its start to its end; and who has which number.
+        self._slots: dict[int, Slot] = {}
+        self._current = [self._slot(number) for number in range(settings.task_worker_num)]
+        # While the workers run.
+        self._lives: trio.Nursery | None = None
+        self._events: Events
+        self._changes = trio.StrictFIFOLock()
+        self._change = trio.CancelScope()
+        self._is_async = app.has_async_task
 
     @property
     def task_worker_num(self) -> int:
         """How many workers there are, or will be again in a moment."""
-        return len(self._slots)
+        return len(self._current)
 
     # `Engine`
 
-    def start(self, worker_id: int, jobs: Sequence[Job]) -> None:
-        self._slots[worker_id].alive.start(jobs)
+    def start(self, seat: int, jobs: Sequence[Job]) -> None:
+        self._slots[seat].alive.start(jobs)
 
-    def revoke(self, worker_id: int, seq: int) -> bool:
-        return self._slots[worker_id].alive.revoke(seq)
+    def revoke(self, seat: int, seq: int) -> bool:
+        return self._slots[seat].alive.revoke(seq)
 
-    def cancel(self, worker_id: int, seq: int) -> None:
-        self._slots[worker_id].alive.cancel(seq)
+    def cancel(self, seat: int, seq: int) -> None:
+        self._slots[seat].alive.cancel(seq)
 
-    def kill(self, worker_id: int) -> None:
-        self._slots[worker_id].kill()
+    def kill(self, seat: int) -> None:
+        self._slots[seat].kill()
 
-    def retire(self, worker_id: int) -> None:
-        self._slots[worker_id].retire()
+    def retire(self, seat: int) -> None:
+        self._slots[seat].retire()
 
-    def answer_post(
-        self, worker_id: int, seq: int, answer: Answer, task_id: int, reason: str
-    ) -> None:
-        self._slots[worker_id].alive.answer_post(seq, task_id, answer, reason)
+    def answer_post(self, seat: int, seq: int, answer: Answer, task_id: int, reason: str) -> None:
+        self._slots[seat].alive.answer_post(seq, task_id, answer, reason)
 
-    def unsent_reports(self, worker_id: int) -> list[Report]:
-        return self._slots[worker_id].alive.unsent_reports()
+    def unsent_reports(self, seat: int) -> list[Report]:
+        return self._slots[seat].alive.unsent_reports()
 
-    def begun(self, worker_id: int) -> tuple[int, float] | None:
-        return self._slots[worker_id].alive.begun()
+    def begun(self, seat: int) -> tuple[int, float] | None:
+        return self._slots[seat].alive.begun()
 
-    def begun_at(self, worker_id: int, seq: int) -> float:
-        at = self._slots[worker_id].alive.begun_at(seq)
+    def begun_at(self, seat: int, seq: int) -> float:
+        at = self._slots[seat].alive.begun_at(seq)
         return math.inf if at is None else at
 
-    def heard_at(self, worker_id: int) -> float:
-        return self._slots[worker_id].alive.heard_at
+    def heard_at(self, seat: int) -> float:
+        return self._slots[seat].alive.heard_at
 
-    def pid(self, worker_id: int) -> int | None:
-        worker = self._slots[worker_id].worker
-        return None if worker is None else worker.pid
+    def pid(self, seat: int) -> int | None:
+        slot = self._slots.get(seat)
+        return None if slot is None or slot.worker is None else slot.worker.pid
 
-    def memory(self, worker_id: int) -> int | None:
-        worker = self._slots[worker_id].worker
-        return None if worker is None else worker.memory()
+    def memory(self, seat: int) -> int | None:
+        slot = self._slots.get(seat)
+        return None if slot is None or slot.worker is None else slot.worker.memory()
+
+    async def stack(self, task_id: int) -> str:
+        """See `_workers.TaskWorkers.stack`."""
+        if self._lives is None:
+            raise KeyError(f"no task {task_id} is running")
+        return await stack_of(
+            task_id, self._events.statistics, self._frames_of, is_async=self._is_async
+        )
+
+    async def _frames_of(self, worker: TaskWorkerStatistics) -> list[str]:
+        for slot in self._slots.values():
+            if slot.worker is not None and slot.worker.pid == worker.pid:
+                return await slot.worker.frames()
+        raise RuntimeError(f"task worker {worker.id} is being replaced")
 
     # Their lives
 
@@ -127,179 +150,161 @@ class LocalTaskWorkers:
           AppError: if a worker cannot begin: the app does not import there, or it dies.
         """
         remove_stale_doors()
-        failures: list[AppError] = []
+        self._events = events
+        failure: AppError | None = None
         async with trio.open_nursery() as lives:
-            async with trio.open_nursery() as starting:
-                await starting.start(hold_interrupt, [slot.booted for slot in self._slots])
-
-                async def start(slot: _Slot) -> None:
-                    try:
-                        await lives.start(slot.keep_alive, events)
-                    except AppError as exc:
-                        failures.append(exc)
-                        starting.cancel_scope.cancel()
-
-                for slot in self._slots:
-                    starting.start_soon(start, slot)
-            if not failures:
-                yield
+            self._lives = lives
+            try:
+                try:
+                    await self._have_ready(self._current, partial(self._begin, lives))
+                except AppError as exc:
+                    failure = exc
+                else:
+                    yield
+            finally:
+                self._lives = None
+                self._change.cancel()
+            if failure is None:
                 with self._stopping.for_a_stage() as stage:
                     await self._stop()
                 if stage.cancelled_caught:
                     # An `on_task_worker_stop` that takes too long ends with its worker.
-                    self._stopping.cut += sum(slot.worker is not None for slot in self._slots)
+                    self._stopping.cut += sum(
+                        slot.worker is not None for slot in self._slots.values()
+                    )
             lives.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+    async def reload(self) -> None:
+        """Put a fresh worker in every place, one after the other, which imports the app anew.
+
+        An old one ends what it has begun, however long that takes, and leaves then; this does not
+        wait for it. Waits while another change of the workers goes on, and returns early where the
+        pool stops. Where it is cancelled, or raises, some numbers have fresh workers, and all
+        others the workers that they had.
+
+        Raises:
+          AppError: if a fresh worker cannot begin (see `running`); `AppError.remote_traceback` says
+            where the app failed.
+        """
+        await self._make_change(self._reload)
+
+    async def scale(self, number: int) -> None:
+        """Have so many workers, for as long as the pool runs; further ones are ready on return.
+
+        If there are to be fewer, the highest numbers go: their workers end what they have begun,
+        and other tasks that only these may run end as `TaskCancelled`. Waits and returns early as
+        `reload` does.
+
+        Args:
+          number: At least 1.
+
+        Raises:
+          AppError: if a further worker cannot begin; those that could stay.
+          TypeError: if it is no whole number.
+          ValueError: if it is less than 1.
+        """
+        check_number(number)
+        await self._make_change(partial(self._scale, number))
+
+    # Inside
+
+    def _slot(self, number: int) -> Slot:
+        return Slot(next(self._seats), number, self._spec, self._settings)
+
+    async def _make_change(self, change: Callable[[trio.Nursery], Awaitable[None]]) -> None:
+        async with self._changes:
+            if self._lives is None:
+                return
+            with trio.CancelScope() as self._change:
+                await change(self._lives)
+
+    async def _reload(self, lives: trio.Nursery) -> None:
+        logger.info("task workers are being reloaded")
+        for number, slot in enumerate(self._current):
+            if slot.is_up:
+                await self._start_fresh(lives, number)
+            else:
+                # Its next process is a fresh one in any case.
+                await self._have_ready([slot], Slot.start_now)
+        old = sum(slot.has_old_tasks for slot in self._slots.values())
+        logger.info(
+            "task workers are reloaded: %d fresh ones, %d old ones still run tasks",
+            len(self._current),
+            old,
+        )
+
+    async def _scale(self, number: int, lives: trio.Nursery) -> None:
+        before = len(self._current)
+        while len(self._current) > number:
+            slot = self._current.pop()
+            slot.make_way()
+            self._events.worker_dismissed(slot.number)
+        while len(self._current) < number:
+            await self._start_fresh(lives, len(self._current))
+        if number != before:
+            logger.info("there are %d task workers now, and were %d", number, before)
+
+    async def _start_fresh(self, lives: trio.Nursery, number: int) -> None:
+        """Have a fresh worker take ``number``; whoever has it goes on if that fails."""
+        slot = self._slot(number)
+
+        def take_number() -> None:
+            if number < len(self._current):
+                self._current[number].make_way()
+            self._current[number : number + 1] = [slot]
+            self._events.worker_seated(slot.seat, number)
+
+        try:
+            await self._have_ready([slot], partial(self._begin, lives, on_first=take_number))
+        finally:
+            if slot not in self._current:
+                slot.make_way()
+
+    async def _have_ready(self, slots: Sequence[Slot], begin: Callable[[Slot], None]) -> None:
+        """Have a process at each of ``slots`` that begins now, and wait until all are ready.
+
+        Raises:
+          AppError: if one cannot.
+        """
+        starts: list[Start] = []
+        with hold_interrupt():
+            for slot in slots:
+                starts.append(slot.next_start)
+                begin(slot)
+            with trio.move_on_after(BOOT_TIME):
+                for start in starts:
+                    await start.booted.wait()
+        failures: list[AppError] = []
+        async with trio.open_nursery() as starting:
+
+            async def wait(start: Start) -> None:
+                await start.over.wait()
+                if start.failure is not None:
+                    failures.append(start.failure)
+                    starting.cancel_scope.cancel()
+
+            for start in starts:
+                starting.start_soon(wait, start)
         if failures:
             raise failures[0]
 
+    def _begin(
+        self, lives: trio.Nursery, slot: Slot, on_first: Callable[[], None] | None = None
+    ) -> None:
+        self._slots[slot.seat] = slot
+        lives.start_soon(self._live, slot, on_first)
+
+    async def _live(self, slot: Slot, on_first: Callable[[], None] | None) -> None:
+        try:
+            await slot.keep_alive(self._events, on_first)
+        finally:
+            del self._slots[slot.seat]
+
     async def _stop(self) -> None:
-        workers = [slot.worker for slot in self._slots if slot.worker is not None]
-        for slot in self._slots:
+        workers = [slot.worker for slot in self._slots.values() if slot.worker is not None]
+        for slot in self._slots.values():
             slot.leave()
         for worker in workers:
             await worker.wait_ended()
-
-
-class _Slot:
-    """One number of a task worker, and the process that has it now."""
-
-    def __init__(self, number: int, spec: str, settings: Settings) -> None:
-        self.worker: WorkerProcess | None = None
-        self.booted = trio.Event()
-        """Set when the first process has booted, or is dead."""
-        self._number = number
-        self._spec = spec
-        self._settings = settings
-        # When the process of now became ready, None before that.
-        self._ready_at: float | None = None
-        # Whether the process that has just died had begun a task.
-        self._has_run = False
-        # Why the process before it died at its start.
-        self._cause: str | None = None
-        # Whether its death is our doing, and no reason for a warning.
-        self._is_killed = False
-        # Whether it was told to leave for a fresh one.
-        self._is_retired = False
-        # Whether it was told to leave, and nobody is to take its place.
-        self._is_leaving = False
-
-    @property
-    def alive(self) -> WorkerProcess:
-        """The process; the dispatcher asks only between a worker's `worker_ready` and its end."""
-        assert self.worker is not None
-        return self.worker
-
-    def kill(self) -> None:
-        """Kill the process; another one takes its place."""
-        self._is_killed = True
-        self.alive.kill()
-
-    def retire(self) -> None:
-        """Have the process leave by itself, in its time; another one takes its place."""
-        self._is_retired = True
-        self.alive.stop(max(self._settings.max_wait_time, GRACE))
-
-    def leave(self) -> None:
-        """Have the process leave by itself, and the place stay empty."""
-        self._is_leaving = True
-        if self.worker is not None:
-            self.worker.stop()
-
-    async def keep_alive(
-        self,
-        events: Events,
-        *,
-        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-    ) -> None:
-        """Keep a process here until cancelled; ``started()`` when the first one is ready."""
-        number = self._number
-        quick_deaths = 0
-        was_ready = False
-
-        def on_ready() -> None:
-            self._ready_at = trio.current_time()
-            events.worker_ready(number)
-            if not was_ready:
-                task_status.started()
-
-        while True:
-            self._ready_at = None
-            self._has_run = False
-            self._is_killed = self._is_retired = False
-            worker = WorkerProcess(
-                number,
-                self._spec,
-                on_boot=self.booted.set,
-                on_ready=on_ready,
-                on_reports=lambda reports: events.reported(number, reports),
-                on_posted=lambda seq, payload: events.posted(number, seq, payload),
-                on_progress=lambda values: events.progressed(number, values),
-                max_task_size=self._settings.max_task_size,
-                task_concurrency=self._settings.task_concurrency,
-            )
-            self.worker = worker
-            try:
-                await worker.live()
-            finally:
-                self.booted.set()
-                if self._ready_at is not None:
-                    begun = worker.begun()
-                    self._has_run = begun is None or begun[0] > 0
-                    events.worker_died(number, worker.exit_code, begun)
-                self.worker = None
-                worker.close()
-            if not was_ready and self._ready_at is None:
-                raise AppError(_why_it_ended(worker), worker.start_failure or "")
-            was_ready = True
-            if self._is_leaving:
-                if worker.exit_code:
-                    logger.error(_why_it_ended(worker))
-                return
-            quick_deaths = quick_deaths + 1 if self._died_at_start(worker) else 0
-            await self._back_off(worker, quick_deaths)
-
-    def _died_at_start(self, worker: WorkerProcess) -> bool:
-        if self._ready_at is None:
-            return True
-        # SIGKILL comes from outside, and says nothing about the app; nor does the death of a worker
-        # that has begun a task: it was well until then, and others wait for it.
-        was_meant = self._is_killed or self._is_retired or worker.exit_code == -signal.SIGKILL
-        return (
-            not was_meant
-            and not self._has_run
-            and trio.current_time() < self._ready_at + _QUICK_DEATH
-        )
-
-    async def _back_off(self, worker: WorkerProcess, quick_deaths: int) -> None:
-        """Say why it ended, and wait if it keeps doing so at its start."""
-        if not quick_deaths:
-            self._cause = None
-            if self._is_retired and not worker.exit_code:
-                logger.info("task worker %d (pid %s) is recycled", self._number, worker.pid)
-            elif not self._is_killed:
-                logger.warning("%s; it is started again", _why_it_ended(worker))
-            return
-        seconds = min(_FIRST_BACKOFF * 2.0 ** min(quick_deaths - 1, 10), _MAX_BACKOFF)
-        # One that keeps dying for the same reason says so once, not every few seconds for ever.
-        cause = worker.start_failure or f"{worker.is_ready} {worker.exit_code}"
-        logger.log(
-            logging.DEBUG if cause == self._cause else logging.ERROR,
-            "%s; it is started again in %.1f s, and after longer times if that goes on",
-            _why_it_ended(worker),
-            seconds,
-            extra={"remote_traceback": worker.start_failure},
-        )
-        self._cause = cause
-        await trio.sleep(seconds)
-
-
-def _why_it_ended(worker: WorkerProcess) -> str:
-    name = f"task worker {worker.worker_id}"
-    if worker.start_failure is not None:
-        return f"{name} cannot start: {worker.start_failure.rstrip().rpartition(chr(10))[2]}"
-    when = "" if worker.is_ready else " while it was starting"
-    code = worker.exit_code
-    if code == UNGUARDED_EXIT and not worker.is_ready:
-        return UNGUARDED
-    how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-    return f"{name} (pid {worker.pid}) died{when} ({how})"

@@ -84,7 +84,7 @@ class Placement:
         # this loop revokes: it would catch up, and run one that came after those taken back.
         taken: list[Job] = []
         for job in reversed(behind):
-            if not self._engine.revoke(worker.id, job.seq):
+            if not self._engine.revoke(worker.seat, job.seq):
                 break  # and so have those before it
             self._books.take(worker, job.seq)
             taken.append(job)
@@ -98,14 +98,14 @@ class Placement:
         books, queue = self._books, self._books.queue
         window = min(self.run_times.window, self._max_window)
         if queue.pinned:
-            for worker in books.workers:
-                if worker.ready and queue.has_pinned(worker.id):
+            for worker in books.current:
+                if worker.ready and queue.has_pinned(worker.number):
                     self._place_pinned(worker, window)
         if books.free and not queue.shared and any(self._free(window)):
             self._take_back_for_free()
         if not queue.shared:
             return
-        ready = sum(worker.ready for worker in books.workers)
+        ready = sum(worker.ready for worker in books.current)
         while queue.shared:
             chosen = self._choose(window)
             if chosen is None:
@@ -114,7 +114,7 @@ class Placement:
             if self.run_times.is_long:
                 room = min(room, max(1, chosen.slots - len(chosen.handed)))
             count = max(1, min(math.ceil(queue.shared / ready), room))
-            self._hand(chosen, queue.next_ones(chosen.id, count))
+            self._hand(chosen, queue.next_ones(chosen.number, count))
         if queue.shared and any(self._free(window)):
             self._set_alarm(self._clock() + WINDOW)
 
@@ -122,12 +122,12 @@ class Placement:
         queue = self._books.queue
         room = worker.room(window)
         jobs: list[Job] = []
-        while len(jobs) < room and queue.has_pinned(worker.id):
+        while len(jobs) < room and queue.has_pinned(worker.number):
             is_free = len(worker.handed) + len(jobs) < worker.slots
             # What came before it and is for any worker may find a better one than this.
-            if not is_free and not queue.is_pinned_next(worker.id):
+            if not is_free and not queue.is_pinned_next(worker.number):
                 break
-            jobs.append(queue.next_for(worker.id))
+            jobs.append(queue.next_for(worker.number))
         if jobs:
             self._hand(worker, jobs)
 
@@ -143,7 +143,7 @@ class Placement:
         # What is handed ahead of one that is held up would be taken back, for a free one at once.
         late = self._clock() - WINDOW if any(self._free(window)) else -math.inf
         best = None
-        for worker in books.workers:
+        for worker in books.current:
             if not worker.ready or not worker.handed or worker.room(window) < 1:
                 continue
             if (worker.settled or worker.heard_at <= late) and not self.run_times.is_long:
@@ -169,22 +169,22 @@ class Placement:
     def _is_worth_waking(self, window: int) -> bool:
         """Whether queued jobs should go to a free worker rather than behind a busy one's."""
         books = self._books
-        if window == 0 or books.running == 0 or books.workers[0].slots > 1:
+        if window == 0 or books.running == 0 or books.concurrency > 1:
             return True
         if books.queue.shared >= self.run_times.worth_waking:
             return True
         late = self._clock() - WINDOW
-        return all(worker.heard_at <= late for worker in books.workers if worker.handed)
+        return all(worker.heard_at <= late for worker in books.current if worker.handed)
 
     def _hand(self, worker: Worker, jobs: list[Job]) -> None:
         self._books.hand(worker, jobs, self._clock())
-        self._engine.start(worker.id, jobs)
+        self._engine.start(worker.seat, jobs)
         self._on_handed(worker, jobs)
 
     def _take_back_for_free(self) -> None:
         """Give free workers what waits behind another's running tasks."""
         now = self._clock()
-        for worker in self._books.workers:
+        for worker in self._books.current:
             if worker.has_ahead:
                 if self.run_times.is_long or now >= worker.heard_at + WINDOW:  # as the alarm's
                     self.take_back_after(worker, worker.last_to_run)

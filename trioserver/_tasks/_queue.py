@@ -77,10 +77,10 @@ def _came(job: Job) -> tuple[float, int]:
 
 
 class Queue:
-    """One line for all workers, one for each, and two heaps of times.
+    """One line for all workers, one for each number, and two heaps of times.
 
     Args:
-      workers: How many; their ids are 0 to ``workers`` - 1.
+      workers: How many; their numbers are 0 to ``workers`` - 1.
     """
 
     def __init__(self, workers: int) -> None:
@@ -90,6 +90,8 @@ class Queue:
         """Jobs that are here."""
         self.pinned = 0
         """Jobs in line for one worker."""
+        self.stranded: deque[Job] = deque()
+        """Jobs for a number that is gone."""
         self.delayed = 0
         """Jobs that wait for their next attempt."""
         # When, a number that keeps equal times in their order, and what.
@@ -120,6 +122,8 @@ class Queue:
         options = job.options
         if options.task_worker is None:
             self._shared.append(job)
+        elif self.is_stranded(job):
+            self.stranded.append(job)
         else:
             self._pinned[options.task_worker].append(job)
             self.pinned += 1
@@ -144,6 +148,7 @@ class Queue:
                 own = [job for job in jobs if job.options.task_worker == number]
                 line.put_back(own)
                 self.pinned += len(own)
+            self.stranded += filter(self.is_stranded, jobs)
 
     def delay(self, job: Job, until: float) -> None:
         """Take a job whose next attempt is due then."""
@@ -198,9 +203,36 @@ class Queue:
                 heapq.heapify(self._delays)
         elif job.options.task_worker is None:
             self._shared.drop()
+        elif self.is_stranded(job):
+            self.stranded.remove(job)
         else:
             self.pinned -= 1
             self._pinned[job.options.task_worker].drop()
+
+    # Numbers
+
+    def is_stranded(self, job: Job) -> bool:
+        """Whether ``job`` is for a number that is gone."""
+        number = job.options.task_worker
+        return number is not None and number >= len(self._pinned)
+
+    def add_number(self) -> None:
+        """There is one more."""
+        self._pinned.append(_Line())
+
+    def remove_number(self) -> None:
+        """The highest one is gone; what is in line for it, or waits to be, is `stranded`."""
+        line = self._pinned.pop()
+        self.pinned -= line.count
+        while line.count:
+            self.stranded.append(line.next())
+        for _, _, job in self._delays:
+            if job.status is None and self.is_stranded(job):
+                self.stranded.append(job)
+                job.seq = QUEUED
+                self.delayed -= 1
+        self._delays = [entry for entry in self._delays if entry[2].seq == DELAYED]
+        heapq.heapify(self._delays)
 
     # Time
 

@@ -22,14 +22,12 @@ No trio, no attrs: task workers load this module.
 
 from __future__ import annotations
 
-import fcntl
 import math
 import mmap
-import os
-import tempfile
 from collections.abc import Iterable  # noqa: TC003  # cheap, and needed to read the signature
 from typing import Final
 
+from trioserver._shared_memory import create_shared_memory
 from trioserver._tasks._progress_page import (
     MAX_HANDED,
     PAGE_SIZE,
@@ -66,16 +64,7 @@ _RESULTS: Final = (_BEGUN_AT + MAX_HANDED) * 8
 
 def create_page() -> int:
     """A descriptor of fresh shared memory that no file name leads to, for `Recorder` and `Page`."""
-    if hasattr(os, "memfd_create"):
-        fd = os.memfd_create("trioserver-task-worker", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(fd, PAGE_SIZE)
-        # A task that shrank it would have the server killed by SIGBUS at its next look.
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
-        return fd
-    with tempfile.TemporaryFile() as file:  # macOS: nameless from the start does the same
-        fd = os.dup(file.fileno())
-    os.ftruncate(fd, PAGE_SIZE)
-    return fd
+    return create_shared_memory("trioserver-task-worker", PAGE_SIZE)
 
 
 class _Mapping:

@@ -1,4 +1,4 @@
-"""Workers that must go: worn ones between two jobs, and by force those that do not answer.
+"""Workers that must go: worn and replaced ones between two jobs, others by force.
 
 Whatever such a worker has not begun is taken back first, so that it costs nothing but time.
 """
@@ -61,23 +61,31 @@ class Replacement:
         if not worker.is_worn:
             most = self._policy.max_memory
             worker.is_worn = worker.runs >= worker.life or (
-                most > 0 and (self._engine.memory(worker.id) or 0) > most
+                most > 0 and (self._engine.memory(worker.seat) or 0) > most
             )
             if worker.is_worn:
                 self._take_back_all(worker)
         self.let_go(worker)
 
+    def send_off(self, worker: Worker) -> None:
+        """Have a worker leave whose number is not its own any more."""
+        worker.is_leaving = True
+        if worker.ready:
+            worker.is_worn = True
+            self._take_back_all(worker)
+            self.let_go(worker)
+
     def let_go(self, worker: Worker) -> None:
-        """Have a worn worker leave when its hands are empty."""
+        """Have a worker that is to leave do so when its hands are empty."""
         if worker.is_worn and worker.ready and not worker.handed:
             self._books.remove_worker(worker)
-            self._engine.retire(worker.id)
+            self._engine.retire(worker.seat)
 
     def give_up(self, worker: Worker) -> None:
         """Kill a worker that neither takes up what it is handed nor reports what it has ended."""
         self._take_back_all(worker)
         if all(self._watch.has_ended(worker, job) for job in worker.handed.values()):
-            logger.warning("task worker %d does not answer; it is killed", worker.id)
+            logger.warning("task worker %d does not answer; it is killed", worker.number)
             self._kill(worker)
         # Else it has begun something since it was looked at.
 
@@ -90,7 +98,7 @@ class Replacement:
 
     def _kill(self, worker: Worker) -> None:
         self._books.remove_worker(worker)
-        self._engine.kill(worker.id)
+        self._engine.kill(worker.seat)
 
     def _take_back_all(self, worker: Worker) -> None:
         self._placement.take_back_after(worker, 0, pinned=True)

@@ -22,6 +22,10 @@ def statistics_of(books: Books, counters: Counters, engine: Engine, now: float) 
     """All numbers as they are at ``now``."""
     ended = counters.ended
     oldest_at = books.queue.oldest_at
+    leaving = sorted(
+        (worker for worker in books.workers.values() if worker.is_leaving),
+        key=lambda worker: (worker.number, worker.seat),
+    )
     return TaskStatistics(
         posted=counters.posted,
         queued=books.waiting,
@@ -36,38 +40,38 @@ def statistics_of(books: Books, counters: Counters, engine: Engine, now: float) 
         oldest_queued=0.0 if oldest_at is None else now - oldest_at,
         wait=Quantiles.of(counters.waits),
         run=Quantiles.of(counters.runs),
-        idle_workers=sum(worker.ready and not worker.handed for worker in books.workers),
-        dead_workers=sum(not worker.ready for worker in books.workers),
-        workers=tuple(_worker(worker, engine, now) for worker in books.workers),
+        idle_workers=sum(worker.ready and not worker.handed for worker in books.current),
+        dead_workers=sum(not worker.ready for worker in books.current),
+        workers=tuple(_worker(worker, engine, now) for worker in [*books.current, *leaving]),
     )
 
 
 def _worker(worker: Worker, engine: Engine, now: float) -> TaskWorkerStatistics:
-    pid = engine.pid(worker.id)
-    if worker.is_worn and pid is not None:
+    pid = engine.pid(worker.seat)
+    if worker.is_leaving or (worker.is_worn and pid is not None):
         state = "leaving"
     elif not worker.ready:
         state = "dead"
     else:
         state = "busy" if worker.handed else "idle"
     return TaskWorkerStatistics(
-        id=worker.id,
+        id=worker.number,
         pid=pid,
         state=state,
         tasks_done=worker.runs_before + worker.runs,
-        rss=engine.memory(worker.id),
+        rss=engine.memory(worker.seat),
         running=_running(worker, engine, now) if worker.ready else (),
     )
 
 
 def _running(worker: Worker, engine: Engine, now: float) -> tuple[RunningTask, ...]:
-    begun = engine.begun(worker.id) if worker.handed else None
+    begun = engine.begun(worker.seat) if worker.handed else None
     if begun is None:
         return ()
     running = []
     for job in worker.handed.values():
         if job.seq <= begun[0]:
-            begun_at = engine.begun_at(worker.id, job.seq)
+            begun_at = engine.begun_at(worker.seat, job.seq)
             if begun_at <= now:  # else it has ended, or begins in this moment
                 running.append(RunningTask(job.id, job.attempt, now - begun_at))
     return tuple(running)

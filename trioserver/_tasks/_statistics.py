@@ -51,13 +51,21 @@ class TaskWorkerStatistics:
     """One task worker."""
 
     id: int
-    """From 0 to ``task_worker_num`` - 1."""
+    """From 0 to the number of task workers - 1; after a reload an old one has the same."""
     pid: int | None
     """Its process, None while it is being replaced."""
     state: str
-    """``"idle"``, ``"busy"``, ``"leaving"`` (for a fresh one) or ``"dead"`` (being replaced)."""
+    """``"idle"``, ``"busy"``, ``"leaving"`` or ``"dead"`` (being replaced).
+
+    One that is leaving takes no more tasks, and goes when those that it has begun are over: since a
+    fresh one has taken its place, or will, or since there are to be fewer.
+    """
     tasks_done: int
-    """Attempts that have ended there, by all processes that have had this id."""
+    """Attempts that have ended there, by all processes that have had this id.
+
+    Those of an old process that is leaving after a reload count in an entry of its own until it is
+    gone.
+    """
     rss: int | None
     """Bytes of memory that its process occupies, None if the system does not say."""
     running: tuple[RunningTask, ...]
@@ -99,9 +107,11 @@ class TaskStatistics:
     run: Quantiles = Quantiles()
     """How long they ran."""
     idle_workers: int = 0
+    """Workers that have nothing to do, without old ones that are leaving after a reload."""
     dead_workers: int = 0
-    """Workers that are being replaced."""
+    """Workers that are being replaced, without old ones that are leaving after a reload."""
     workers: tuple[TaskWorkerStatistics, ...] = ()
+    """One for each number, in order; then old ones that are leaving since others took theirs."""
 
     @property
     def is_balanced(self) -> bool:

@@ -106,11 +106,11 @@ class Watch:
 
     def has_ended(self, worker: Worker, job: Job) -> bool:
         """Whether ``job`` is known to have ended, and only its report is missing."""
-        begun = self._engine.begun(worker.id)
+        begun = self._engine.begun(worker.seat)
         return (
             begun is not None
             and job.seq <= begun[0]
-            and self._engine.begun_at(worker.id, job.seq) == math.inf
+            and self._engine.begun_at(worker.seat, job.seq) == math.inf
         )
 
     def is_worth_a_look(self, worker: Worker, now: float) -> bool:
@@ -125,7 +125,7 @@ class Watch:
 
     def look(self, worker: Worker, now: float) -> Found:
         """See what is wrong with a worker; what it had finished has been taken."""
-        begun = self._engine.begun(worker.id)
+        begun = self._engine.begun(worker.seat)
         is_slow = self._may_be_slow(worker, now) and self._is_slow(worker, now, begun)
         is_held = now >= worker.probe_at and self._is_held(worker, now, begun)
         if now < worker.due_at:
@@ -179,11 +179,11 @@ class Watch:
         """When ``job`` has begun, which it has or may have."""
         if begun is None:  # the page is spoilt, and the worker's last report is all that we know
             return worker.heard_at
-        return self._engine.begun_at(worker.id, job.seq)
+        return self._engine.begun_at(worker.seat, job.seq)
 
     def _see_if_stuck(self, worker: Worker, now: float) -> tuple[bool, float]:
         """Whether to give up a worker that runs nothing, and when to look again if not."""
-        heard_at = max(worker.heard_at, self._engine.heard_at(worker.id))
+        heard_at = max(worker.heard_at, self._engine.heard_at(worker.seat))
         if now < heard_at + TAKE_UP:
             worker.give_up_at = math.inf
             return False, heard_at + TAKE_UP

@@ -20,6 +20,7 @@ import trio
 import trio_parallel
 
 from trioserver._errors import summary_of
+from trioserver._stacks import StackFile
 from trioserver._tasks._conversation import Conversation
 from trioserver._tasks._door import open_door
 from trioserver._tasks._inside import task_worker_main
@@ -93,6 +94,7 @@ class WorkerProcess:
         self._on_posted = self._refuse_post if on_posted is None else on_posted
         self._on_progress = on_progress
         self._page: WorkerPage | None = None
+        self._stacks: StackFile | None = None
         # Since it came in by its door.
         self._sock: socket.socket | None = None
         self._conversation: Conversation | None = None
@@ -181,6 +183,12 @@ class WorkerProcess:
             return []
         return self._page.published(self._conversation.check)
 
+    async def frames(self) -> list[str]:
+        """See `StackFile.read`."""
+        assert self._stacks is not None, "only a worker that is ready is asked"
+        assert self.pid is not None, "as above"
+        return await self._stacks.read(self.pid)
+
     async def wait_ended(self) -> None:
         """Until the process is dead."""
         await self._ended.wait()
@@ -191,10 +199,11 @@ class WorkerProcess:
         """Start the process; return when it is dead and all its reports have been passed on."""
         try:
             self._page = page = WorkerPage(self.worker_id)
+            self._stacks = stacks = StackFile(f"task worker {self.worker_id}")
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 try:
-                    await self._run(nursery, page)
+                    await self._run(nursery, page, stacks)
                 finally:
                     # The nursery takes nothing more while it ends, and the dispatcher hears of
                     # the death only after that.
@@ -208,7 +217,7 @@ class WorkerProcess:
             self._hear_last_words()
             self._kill_group()
 
-    async def _run(self, nursery: trio.Nursery, page: WorkerPage) -> None:
+    async def _run(self, nursery: trio.Nursery, page: WorkerPage, stacks: StackFile) -> None:
         """Let it in and listen to it, until it is dead."""
         with self._listening:
             with open_door() as door:
@@ -216,7 +225,7 @@ class WorkerProcess:
                 nursery.start_soon(self._call, door)
                 self._sock, self.pid = await door.admit()
                 self._on_boot()
-            self._give_page(self._sock, page.fd)
+            self._give_descriptors(self._sock, page.fd, stacks.fd)
             self._conversation = Conversation(
                 self._sock,
                 nursery,
@@ -253,6 +262,8 @@ class WorkerProcess:
         """Give back the page and the socket; nothing can be asked of it then."""
         if self._page is not None:
             self._page.close()
+        if self._stacks is not None:
+            self._stacks.close()
         if self._sock is not None:
             self._sock.close()
 
@@ -295,9 +306,9 @@ class WorkerProcess:
         if self._is_settled or _has_hung_up(self._sock, _CLOSING_TIME if self.is_ready else 0.0):
             self._kill_group()
 
-    def _give_page(self, sock: socket.socket, page_fd: int) -> None:
+    def _give_descriptors(self, sock: socket.socket, *fds: int) -> None:
         try:
-            socket.send_fds(sock, [b"\0"], [page_fd])
+            socket.send_fds(sock, [b"\0"], fds)
         except OSError:  # it has died already, which reading will tell
             logger.debug("task worker %d died after its hello", self.worker_id)
 

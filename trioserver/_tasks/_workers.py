@@ -34,26 +34,38 @@ class TaskWorkers(Engine, Protocol):
     def clock(self) -> Callable[[], float]:
         """The clock of its reports."""
 
+    async def stack(self, task_id: int) -> str:
+        """The Python stack of a running task; see `_controls.Controls.stack`."""
+
+    def running(self, events: Events) -> AbstractAsyncContextManager[None]:
+        """Have the workers run; inside, all are ready."""
+
     async def reload(self) -> None:
-        """Put fresh workers in the places of all, one after the other; see `_local`.
+        """Put a fresh worker in every place, one after the other, without losing a task.
 
         Raises:
-          AppError: if a fresh one cannot start; then its place keeps the old one.
+          AppError: if one cannot begin; then it, and those after it, are not replaced.
         """
 
     async def scale(self, number: int) -> None:
         """Have so many workers.
 
         Raises:
-          ValueError: if ``number`` is not at least 1.
-          AppError: if a new one cannot start.
+          AppError: if one cannot begin; those before it stay.
+          TypeError, ValueError: if ``number`` is no whole number, or less than 1.
         """
 
-    async def stack(self, task_id: int) -> str:
-        """The Python stack of a running task; see `_controls.Controls.stack`."""
 
-    def running(self, events: Events) -> AbstractAsyncContextManager[None]:
-        """Have the workers run; inside, all are ready."""
+def check_number(number: int) -> None:
+    """See that there may be so many workers.
+
+    Raises:
+      TypeError, ValueError: see `TaskWorkers.scale`.
+    """
+    if type(number) is not int:
+        raise TypeError(f"the number of task workers must be a whole number: {number!r}")
+    if number < 1:
+        raise ValueError(f"the number of task workers must be >= 1: {number}")
 
 
 class _Alarm:
