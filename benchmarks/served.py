@@ -40,7 +40,8 @@ class Served:
             self._process = subprocess.Popen(  # noqa: S603  # this very program
                 [sys.executable, "-m", "trioserver", app, "--bind", "127.0.0.1:0", *arguments],
                 cwd=directory,
-                env={**os.environ, "PYTHONPATH": str(ROOT), name: token, **env},
+                # setproctitle would write titles over the mark.
+                env={**os.environ, "PYTHONPATH": str(ROOT), name: token, "SPT_NOENV": "1", **env},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
@@ -86,6 +87,11 @@ class Served:
     def pid(self) -> int:
         """The process that was started."""
         return self._process.pid
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether that one has ended."""
+        return self._process.poll() is not None
 
     @property
     def log(self) -> str:

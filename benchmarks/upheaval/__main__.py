@@ -18,22 +18,26 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import attrs
 import trio
 
 from benchmarks.served import Served, mib
 from benchmarks.upheaval._clients import CLIENTS, Clients, Cut, Findings
-from benchmarks.upheaval._upheavals import APP, EVENT_WORKERS, TASK_WORKERS, Upheaval, write_app
+from benchmarks.upheaval._upheavals import (
+    APP,
+    EVENT_WORKERS,
+    TASK_WORKERS,
+    Upheaval,
+    write_app,
+)
 from benchmarks.upheaval._verdict import Story
-from benchmarks.upheaval._watch import Watch, quarters
+from benchmarks.upheaval._watch import ServerEndedError, Watch, quarters
 from benchmarks.upheaval.app import LOGS
-
-if TYPE_CHECKING:
-    from collections import Counter
 
 _MAX_NAMED: Final = 10
 # What a kill may cause; anything else that is an error is ours.
@@ -85,7 +89,10 @@ def _run(directory: Path, mode: str, seconds: float, seed: int) -> int:
     # Code that changes within a second, and keeps its size, is not seen where it was compiled to.
     env = {LOGS: str(logs), "PYTHONDONTWRITEBYTECODE": "1"}
     with Served(directory, f"{APP}:App", *_SETTINGS, **env) as server:
-        trio.run(_live_through, times, server, server.wait_ready(), directory)
+        try:
+            trio.run(_live_through, times, server, server.wait_ready(), directory)
+        except* (OSError, ServerEndedError) as group:
+            times.unrest.append(f"the server has ended: {group.exceptions}")
         times.exit_code = server.stop()
         times.processes_left = server.processes_left()
         times.log = server.log
@@ -147,7 +154,7 @@ def _report(times: Times, story: Story) -> int:
     idle_closes = [cut for cut in findings.cuts if not cut.unanswered and not cut.rest]
     unread = [cut for cut in findings.cuts if cut.unanswered and not cut.rest and story.unread(cut)]
     cuts = _unexcused(times, story)
-    begin, end = times.descriptors
+    begin, end = (*times.descriptors, Counter(), Counter())[:2]
     wrongs = {
         "refused": findings.refused,
         "cut": [str(cut) for cut in cuts],
@@ -160,7 +167,7 @@ def _report(times: Times, story: Story) -> int:
             *_missing_workers(findings),
             *watch.growths(),
             *(f"zombie {pid}" for pid in watch.lasting_zombies),
-            *([f"descriptors: {begin} before, {end} after"] if begin != end else []),
+            *_more_descriptors(begin, end),
             *_wrong_exit(times),
         ],
         "error": _errors(times),
@@ -222,6 +229,13 @@ def _unexcused(times: Times, story: Story) -> list[Cut]:
 def _missing_workers(findings: Findings) -> list[str]:
     missing = set(range(EVENT_WORKERS)) - findings.workers
     return [f"event workers {sorted(missing)} have answered nobody"] if missing else []
+
+
+def _more_descriptors(begin: Counter[str], end: Counter[str]) -> list[str]:
+    more = end - begin
+    # What multiprocessing has of a dead task worker is closed when its object is collected.
+    more["pipe:[]"] -= 2 * TASK_WORKERS
+    return [f"descriptors: {begin} before, {end} after"] if +more else []
 
 
 def _wrong_exit(times: Times) -> list[str]:

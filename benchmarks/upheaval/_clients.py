@@ -67,7 +67,7 @@ class Clients:
 
     def __init__(self, port: int, findings: Findings) -> None:
         self._port = port
-        self._findings = findings
+        self.findings = findings
         self.are_done = False
         """Whether they should connect no more."""
 
@@ -76,7 +76,7 @@ class Clients:
         number = 0
         while not self.are_done:
             number += 1
-            session = _Session(f"{name}-{number}", random, self._findings)
+            session = _Session(f"{name}-{number}", random, self)
             await session.run(self._port)
 
     async def ask(self, do: str) -> dict[str, Any] | None:
@@ -99,10 +99,11 @@ class Clients:
 class _Session:
     """From a client's coming to its going."""
 
-    def __init__(self, name: str, random: Random, findings: Findings) -> None:
+    def __init__(self, name: str, random: Random, clients: Clients) -> None:
         self._name = name
         self._random = random
-        self._findings = findings
+        self._clients = clients
+        self._findings = clients.findings
         self._waiting: dict[str, int] = {}
         """The tokens of requests that are not answered, and the size of what will answer them."""
         self._buffer = b""
@@ -148,7 +149,7 @@ class _Session:
         left = random.randint(1, 20)
         does_pause = random.random() < 0.1
         leaves_early = random.random() < 0.1
-        while left > 0:
+        while left > 0 and not self._clients.are_done:
             batch = min(left, random.choice([1, 1, 1, 4]))
             left -= batch
             await stream.send_all(b"".join(self._new_request(left + i) for i in range(batch)))

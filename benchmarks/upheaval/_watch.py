@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -16,11 +17,17 @@ if TYPE_CHECKING:
 
     from benchmarks.served import Served
 
+_EVENT_WORKER: Final = re.compile(b"event[- ]worker")
+"""In a command line, as it is or as a title."""
 _PERIOD: Final = 1.0
 _LASTING: Final = 5
 """Samples, one after the other, after which a zombie is one that nobody buries."""
 _TOLERANCE: Final = 1.10
 _MORE: Final = 4 * 2**20
+
+
+class ServerEndedError(Exception):
+    """The server has ended by itself."""
 
 
 class Watch:
@@ -48,9 +55,11 @@ class Watch:
 
     def _sample(self) -> None:
         manager = self._server.pid
+        if self._server.has_ended:
+            raise ServerEndedError
         self.manager.append(_rss(manager) or 0)
         tree = {pid: (state, line) for pid, state, line in _descendants(manager)}
-        sizes = [_rss(pid) for pid, (_, line) in tree.items() if b"event-worker" in line]
+        sizes = [_rss(pid) for pid, (_, line) in tree.items() if _EVENT_WORKER.search(line)]
         alive = [size for size in sizes if size]
         if alive:
             self.event_workers.append(int(median(alive)))
