@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -39,7 +40,8 @@ class Served:
             self._process = subprocess.Popen(  # noqa: S603  # this very program
                 [sys.executable, "-m", "trioserver", app, "--bind", "127.0.0.1:0", *arguments],
                 cwd=directory,
-                env={**os.environ, "PYTHONPATH": str(ROOT), name: token, **env},
+                # setproctitle would write titles over the mark.
+                env={**os.environ, "PYTHONPATH": str(ROOT), name: token, "SPT_NOENV": "1", **env},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
@@ -77,6 +79,20 @@ class Served:
         self._process.kill()
         return self._process.wait()
 
+    def signal(self, signum: int) -> None:
+        """Signal the process that was started, which is the manager if there is one."""
+        self._process.send_signal(signum)
+
+    @property
+    def pid(self) -> int:
+        """The process that was started."""
+        return self._process.pid
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether that one has ended."""
+        return self._process.poll() is not None
+
     @property
     def log(self) -> str:
         """What it has logged."""
@@ -92,6 +108,14 @@ class Served:
     def descriptors(self) -> int:
         """How many it has open."""
         return len(os.listdir(f"/proc/{self._process.pid}/fd"))
+
+    def kinds_of_descriptors(self) -> Counter[str]:
+        """What it has open: how many of files, sockets and so on."""
+        found: Counter[str] = Counter()
+        for entry in Path(f"/proc/{self._process.pid}/fd").iterdir():
+            with suppress(OSError):  # it is closed by now
+                found[re.sub(r"\d+", "", str(entry.readlink()))] += 1
+        return found
 
     def zombies_left(self) -> list[int]:
         """Children that have ended, and that the server has not noticed in time."""

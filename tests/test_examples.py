@@ -11,8 +11,8 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from contextlib import closing
-from typing import TYPE_CHECKING
+from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING, TextIO
 
 import pytest
 from aiosmtpd.controller import Controller
@@ -169,6 +169,37 @@ def test_progress_begins_again_when_the_worker_is_killed(start_server: StartServ
             assert line.startswith("task 0, attempt 1: ")
 
     assert server.stop() == 0
+
+
+def test_chat_reaches_clients_of_all_event_workers(start_server: StartServer) -> None:
+    """Whoever says something is heard by all, in order, whichever process serves them."""
+    server = start_server("examples.chat:App", "--bind", "127.0.0.1:0")
+
+    with ExitStack() as stack:
+        hearers: list[TextIO] = []
+        speakers: list[socket.socket] = []
+        places: list[str] = []
+        for number in range(6):
+            client = stack.enter_context(server.connect())
+            client.sendall(b"client%d\n" % number)
+            hearer = stack.enter_context(client.makefile("r"))
+            found = re.fullmatch(rf"([012]) \* client{number} is here\n", hearer.readline())
+            assert found
+            places.append(found[1])
+            for other in hearers:
+                assert other.readline() == found[0]
+            speakers.append(client)
+            hearers.append(hearer)
+        assert set(places) == {"0", "1", "2"}
+
+        speakers[0].sendall(b"how\nare\nyou\n")
+        for hearer in hearers:
+            for word in ("how", "are", "you"):
+                assert hearer.readline() == f"{places[0]} client0: {word}\n"
+        hearers[0].close()
+        speakers[0].close()
+        for hearer in hearers[1:]:
+            assert hearer.readline() == f"{places[0]} * client0 has left\n"
 
 
 def test_async_tasks_ask_several_at_once(start_server: StartServer) -> None:
