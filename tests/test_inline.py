@@ -245,6 +245,8 @@ async def test_the_number_of_workers_can_change(autojump_clock: MockClock) -> No
 class Sink:
     """Posts to a dispatcher, and hears of it."""
 
+    is_gone = False
+
     def __init__(self) -> None:
         self.ended: list[Job] = []
 

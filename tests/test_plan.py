@@ -88,7 +88,7 @@ def test_what_is_in_it(plan: Plan, here: Path) -> None:
     """All that a manager needs."""
     assert (plan.name, plan.spec, plan.main) == ("shop:App", "shop:App", None)
     assert plan.callbacks == ("on_receive", "on_task", "on_finish")
-    assert plan.is_async_task
+    assert plan.has_async_task
     assert plan.settings.max_conn == 7
     assert plan.settings.task_timeout == math.inf
     assert plan.path == tuple(sys.path)
@@ -120,8 +120,8 @@ async def test_new_code_counts(plan: Plan, here: Path) -> None:
     """And not what this process has loaded."""
     (here / "shop.py").write_text(SHOP.replace("async def on_task", "def on_task"))
 
-    assert plan.is_async_task
-    assert not (await check_anew(plan)).is_async_task
+    assert plan.has_async_task
+    assert not (await check_anew(plan)).has_async_task
 
 
 async def test_settings_stay(plan: Plan, here: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -259,12 +259,15 @@ class EventWorker:
         try:
             await self._channel.listen(self._hear)
         except WireError:
-            logger.error("%s sent what makes no sense; it is killed", self)  # noqa: TRY400
-            self.kill()
+            self._is_garbled()
             return
         # It is dying, or has closed its end and can never be reached again.
         with trio.move_on_after(_DEATH_TIME):
             await trio.sleep_forever()
+        self.kill()
+
+    def _is_garbled(self) -> None:
+        logger.error("%s sent what makes no sense; it is killed", self)
         self.kill()
 
     def _hear(self, records: list[Record]) -> None:
@@ -306,8 +309,10 @@ class EventWorker:
     def _answer(self, question: int, number: int) -> object:
         # What it had said before it asked comes first.
         assert self._channel is not None
-        with suppress(WireError):  # which listening finds too
+        try:
             self._channel.read_all(self._hear)
+        except WireError:
+            self._is_garbled()
         return self._manager.answer(self, question, number)
 
     async def _watch(self) -> None:

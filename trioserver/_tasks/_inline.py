@@ -122,6 +122,12 @@ class InlineTaskWorkers:
         for worker in self._workers.values():
             self._close(worker)
 
+    async def stack(self, task_id: int) -> str:  # noqa: ASYNC124  # others ask a process
+        """Refused: tasks have no process of their own here."""
+        raise RuntimeError(
+            f"task {task_id} runs in the process that asks: it has no stack of its own"
+        )
+
     async def reload(self) -> None:
         """Put a fresh worker in every place: ``on_task_worker_start`` and ``_stop`` are called.
 
