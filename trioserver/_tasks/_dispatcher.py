@@ -110,7 +110,7 @@ class Dispatcher:
         return self._books.running
 
     def on_room(self, listener: Callable[[], None]) -> None:
-        """Have ``listener`` called whenever `waiting` may have become less."""
+        """Have ``listener`` called whenever `waiting` may have changed, or a sink was told."""
         self._listeners.append(listener)
 
     def on_adopted(self, adopt: Callable[[Job], None]) -> None:
@@ -118,6 +118,9 @@ class Dispatcher:
 
     def want_room(self) -> None:
         """Nothing has to be done: listeners are called after every change."""
+
+    def has_unheard(self, count: int, size: int) -> None:
+        """Nothing has to be done: what tasks post, the pool refuses."""
 
     def accept(self, job: Job) -> None:
         """Queue ``job``; it ends in exactly one ``job.sink.job_ended(job)``."""
@@ -165,6 +168,7 @@ class Dispatcher:
             job = handed.get(seq)
             if job is not None:
                 job.sink.job_progressed(job, body)
+        self._call_listeners()
 
     def posted(self, worker_id: int, seq: int, payload: bytes) -> None:
         job = self._books.workers[worker_id].handed.get(seq)
@@ -173,6 +177,7 @@ class Dispatcher:
         else:
             answer, task_id, reason = job.sink.job_posts(job, payload)
         self._engine.answer_post(worker_id, seq, answer, task_id, reason)
+        self._call_listeners()
 
     def worker_died(
         self, worker_id: int, exit_code: int | None, begun: tuple[int, float] | None
@@ -245,6 +250,9 @@ class Dispatcher:
     def _changed(self) -> None:
         """Go on after a worker's state, or the queue's, has changed."""
         self._placement.workers_changed()
+        self._call_listeners()
+
+    def _call_listeners(self) -> None:
         for listener in self._listeners:
             listener()
 
