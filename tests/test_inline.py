@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from trioserver import Completion, Connection, Server, Task
 
 
+pytestmark = pytest.mark.usefixtures("form")
+
+
 class Sleeper:
     """Its tasks are seconds to sleep, or what to do."""
 

@@ -93,6 +93,7 @@ class Member:
 
     def statistics(self) -> ServerStatistics:
         try:
+            self._channel.flush()  # what was posted before counts
             answer = self._asker.ask(Ask.STATISTICS)
         except NoAnswerError:
             if self._statistics is None:
@@ -114,6 +115,7 @@ class Member:
         self._channel.say(Say.SHUTDOWN)
 
     def cancel(self, task_id: int) -> bool:
+        self._channel.flush()
         return bool(self._asker.ask(Ask.CANCEL, task_id))
 
     def send_message(self, worker_id: int | None, message: object) -> None:
