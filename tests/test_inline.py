@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from trioserver._tasks._wire import Answer
 
 
+pytestmark = pytest.mark.usefixtures("form")
+
+
 class Sleeper:
     """Its tasks are seconds to sleep, or what to do."""
 

@@ -272,32 +272,21 @@ class EventWorker:
 
     def _hear(self, records: list[Record]) -> None:
         self.is_silent = False
-        guest = self._guest
-        try:
-            for kind, number, body in records:
-                if kind == Say.POST and guest is not None:
-                    guest.post(number, body)
-                elif kind == Say.CANCEL and guest is not None:
-                    guest.cancel(number, body.decode(errors="replace"))
-                elif kind == Say.WANT_ROOM and guest is not None:
-                    guest.want_room()
-                elif kind == Say.READY:
-                    self.was_ready = True
-                    self.ready_at = trio.current_time()
-                    self.ready.set()
-                elif kind == Say.FAILED:
-                    self._take_failure(body)
-                elif kind == Say.LEFT:
-                    self.has_left = True
-                    self.cut = number
-                elif kind in _ASKS:
-                    self._manager.worker_asks(self, kind, number, body)
-                elif kind != Say.PONG:
-                    raise WireError
-        finally:
-            if guest is not None:
-                guest.took_all()
-                guest.flush()
+        others = records if self._guest is None else self._guest.hear(records)
+        for kind, number, body in others:
+            if kind == Say.READY:
+                self.was_ready = True
+                self.ready_at = trio.current_time()
+                self.ready.set()
+            elif kind == Say.FAILED:
+                self._take_failure(body)
+            elif kind == Say.LEFT:
+                self.has_left = True
+                self.cut = number
+            elif kind in _ASKS:
+                self._manager.worker_asks(self, kind, number, body)
+            elif kind != Say.PONG:
+                raise WireError
 
     def _take_failure(self, body: bytes) -> None:
         try:
