@@ -73,6 +73,10 @@ def test_the_manager_does_not_import_the_app(tmp_path: Path) -> None:
         assert imported >= {*server.event_workers, *server.task_workers}
 
 
+def assert_gone(pids: list[int]) -> None:
+    wait_until(lambda: not any(map(is_running, pids)), "all are gone")
+
+
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_graceful_stop(tmp_path: Path, signum: int) -> None:
     """Tasks of all event workers run out and are heard, their workers stop, nothing is left."""
@@ -132,7 +136,7 @@ def test_a_second_signal_and_quit_end_at_once(tmp_path: Path) -> None:
                 server.wait_log(signal.Signals(signum).name)
                 time.sleep(0.05)  # beyond what counts as an echo of the first one
             server.wait()
-            wait_until(lambda tree=tree: not any(map(is_running, tree)), "all are gone")
+            assert_gone(tree)
             assert "Traceback" not in server.log
 
 
@@ -156,7 +160,7 @@ def test_nothing_outlives_a_killed_manager(tmp_path: Path) -> None:
         tree, port = server.tree, server.port
         server.process.kill()
         server.process.wait()
-        wait_until(lambda: not any(map(is_running, tree)), "all are gone")
+        assert_gone(tree)
         with socket.socket() as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(("127.0.0.1", port))
