@@ -12,7 +12,7 @@ import attrs
 import trio
 
 from trioserver._alone import Alone
-from trioserver._anew import Anew, execute_anew, hold_signals
+from trioserver._anew import Anew, execute_anew
 from trioserver._errors import AppError, TrioserverError
 from trioserver._guard import signals_are_received
 from trioserver._inheritance import Inheritance, take_inheritance
@@ -61,9 +61,7 @@ def run_app(app: App, settings: Settings) -> int:
         _raise_descriptor_limit(settings)
         code = trio.run(process.serve, early)
         if process.will is not None:
-            hold_signals()
-            if not _ends(early):
-                execute_anew(process.will)
+            execute_anew(process.will, lambda: _ends(early))
     except TrioserverError as exc:
         refuse_start(exc)
         return WRONG
