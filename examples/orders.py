@@ -3,8 +3,10 @@
     python -m trioserver examples.orders:App
     python examples/client.py                     # from another shell
 
-The client has its answer within milliseconds, although every order takes two seconds of a task
-worker's time, and the server hears of the end of each, also when the client has left by then.
+Three event workers handle connections, four task workers run orders for all of them, and a manager
+watches over both: eight processes. The client has its answer within milliseconds, although every
+order takes two seconds of a task worker's time, and the server hears of the end of each, also when
+the client has left by then.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class App:
-    settings = Settings(bind="127.0.0.1:9504", worker_num=1, task_worker_num=4)
+    settings = Settings(bind="127.0.0.1:9504", worker_num=3, task_worker_num=4)
 
     async def on_connect(self, stream: Connection) -> None:
         print("new connection:", stream.id)

@@ -371,3 +371,25 @@ def test_max_request(serve: Serve) -> None:
     wait_ready(server, 2)
     assert server.ask(b"plain\n") == b"0 2\n"
     assert server.stop() == 0
+
+
+def test_a_stop_in_the_last_moment_of_the_old_program(serve: Serve, tmp_path: Path) -> None:
+    """One that another thread has taken from the kernel reaches the new program all the same."""
+    (tmp_path / "killing.py").write_text(
+        "import atexit, os, signal, trio, app\n"
+        "from app import on_receive\n"
+        "def kill():\n"
+        "    if app.is_server() and not os.path.exists('killed'):\n"
+        "        open('killed', 'a').close()\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "atexit.register(kill)\n"
+        "async def on_worker_stop(server):\n"
+        "    await trio.to_thread.run_sync(lambda: None)\n"  # Trio keeps the thread for a while
+    )
+    server = serve(command=("-m", "trioserver", "killing"))
+    server.process.send_signal(signal.SIGUSR1)
+
+    assert server.wait() == 0
+    assert server.log.endswith("executing anew\n")
+    assert (tmp_path / "killed").exists()
+    assert not (tmp_path / "pid").exists()

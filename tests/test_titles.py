@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from serving import ServerProcess
-
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from serving import ServerProcess
 
     StartServer = Callable[..., ServerProcess]
 

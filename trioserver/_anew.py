@@ -21,7 +21,7 @@ import signal
 import sys
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, NoReturn, final
+from typing import TYPE_CHECKING, Final, final
 
 from trioserver._errors import AppError
 from trioserver._inheritance import START_DIRECTORY, Inheritance, bequeath, disown
@@ -30,6 +30,8 @@ from trioserver._processes._plan import plan_of
 from trioserver._signals import SIGNALS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trioserver._app import App
     from trioserver._settings import Settings
     from trioserver._stopping import Stopping
@@ -69,23 +71,27 @@ class Anew:
             self._stopping.retire()
 
 
-def hold_signals() -> None:
-    """Keep signals for the program that this process is about to execute."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+def execute_anew(inheritance: Inheritance, is_stopped: Callable[[], bool]) -> None:
+    """Replace this program by itself; returns if a signal has come that stops it.
 
-
-def execute_anew(inheritance: Inheritance) -> NoReturn:
-    """Replace this program by itself.
+    Args:
+      inheritance: What the new program gets.
+      is_stopped: Whether one has come before now.
 
     Raises:
       OSError: if that cannot be.
     """
-    logger.info("executing anew")
     reading, writing = os.pipe()
     os.set_inheritable(reading, True)
     os.set_blocking(writing, False)
-    bequeath(inheritance._replace(signals_fd=reading))
+    # First of all, so that whatever `is_stopped` does not know yet is in the pipe or held back.
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
+        if is_stopped():
+            return
+        logger.info("executing anew")
+        bequeath(inheritance._replace(signals_fd=reading))
         if START_DIRECTORY:  # the command line may name files from there
             os.chdir(START_DIRECTORY)
         # As far as the app can tell, its process ends here.
@@ -94,7 +100,6 @@ def execute_anew(inheritance: Inheritance) -> NoReturn:
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):
                 stream.flush()
-        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  # itself
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

@@ -10,7 +10,7 @@ import attrs
 import trio
 
 from trioserver._alone import Alone
-from trioserver._anew import Anew, execute_anew, hold_signals
+from trioserver._anew import Anew, execute_anew
 from trioserver._control import bind_control
 from trioserver._inheritance import Inheritance, take_inheritance
 from trioserver._net._listeners import bind_all
@@ -93,9 +93,7 @@ class _Process:
     def execute_if_handed_over(self, early: Sequence[int]) -> None:
         """Execute the next program, unless a signal has ended the server meanwhile."""
         if self._will is not None:
-            hold_signals()
-            if not ends(early):
-                execute_anew(self._will)
+            execute_anew(self._will, lambda: ends(early))
 
     def remove_files(self) -> None:
         """Nobody takes over what was handed over."""
