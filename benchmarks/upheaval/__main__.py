@@ -97,7 +97,8 @@ def _run(directory: Path, mode: str, seconds: float, seed: int) -> int:
         times.processes_left = server.processes_left()
         times.log = server.log
     assert times.upheaval is not None
-    return _report(times, Story(logs, times.upheaval.killed, is_peaceful=times.is_peaceful))
+    killed, left = times.upheaval.killed, times.findings.left
+    return _report(times, Story(logs, killed, left, is_peaceful=times.is_peaceful))
 
 
 async def _live_through(times: Times, server: Served, port: int, directory: Path) -> None:
