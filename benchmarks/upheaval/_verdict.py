@@ -124,11 +124,10 @@ class Story:
             allowed = {"completed", *(_CANCELLED if token in self._left else ())}
             if self._is_peaceful and set(kinds) - allowed:
                 found.append(f"{token} ended as {kinds}")
-        # A process that was killed may not have come to write down what it has posted.
         found += [
             f"{token} was not posted, but has run or ended"
             for token, who in self._who.items()
-            if token not in self.posted and not who & self._killed.keys() and self._is_own(token)
+            if token not in self.posted and not who & self._killed.keys() and self._is_noted(token)
         ]
         for number, markers in self._markers.items():
             in_order = [marker for _, marker in sorted(markers)]
@@ -136,9 +135,13 @@ class Story:
                 found.append(f"event worker {number} ran code {in_order}")
         return found
 
-    def _is_own(self, token: str) -> bool:
-        """Whether an event worker posted it, and not a task, whose worker may be dead too."""
-        return self._is_peaceful or "/" not in token
+    def _is_noted(self, token: str) -> bool:
+        """Whether whoever posted it has lived to write that down.
+
+        A task that posts may be killed: with its worker, or because its client has left.
+        """
+        parent, _, is_child = token.partition("/")
+        return not is_child or (self._is_peaceful and parent not in self._left)
 
     # Connections
 
