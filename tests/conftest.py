@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pool_bench
 import pytest
+import workers
 from pages import page, page_fd, recorder
 from seeds import Seeds, add_options, batches
 from serving import ServerProcess
+from through_manager import ALONE, THROUGH_MANAGER, open_pool_through_manager
 from workers import Gate
+
+from trioserver import _embedding, _serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,3 +59,12 @@ def gate(tmp_path: Path) -> Iterator[Gate]:
     gate = Gate(tmp_path)
     yield gate
     gate.close()
+
+
+@pytest.fixture(params=[ALONE, THROUGH_MANAGER])
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Have pools both ways: their dispatcher in their own process, and that of a manager."""
+    if request.param == THROUGH_MANAGER:
+        for module in (_embedding, _serving, workers, pool_bench):
+            monkeypatch.setattr(module, "open_pool", open_pool_through_manager)
+    return str(request.param)

@@ -86,6 +86,7 @@ class ModelEngine:
     """
 
     dispatcher_type = Dispatcher
+    is_gone = False
 
     def __init__(
         self,

@@ -57,6 +57,11 @@ class Bench:
     def post_nowait(self, data: object = None) -> int:
         return self.pool.task_nowait(data, stream=None, on_finish=None)
 
+    async def begin(self) -> None:
+        """Have the worker begin a task, when everybody has done what there is to do."""
+        await wait_all_tasks_blocked()
+        self.engine.begin(0)
+
     async def run(self, count: int = 1) -> None:
         """Have the worker run tasks, and everybody hear of it."""
         for _ in range(count):

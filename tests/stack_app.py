@@ -62,14 +62,14 @@ def stack_fd() -> int:
     return fd
 
 
-def close_and_sleep() -> None:
+def close_and_wait(gate: str) -> None:
     os.close(stack_fd())
-    sleep()
+    task_app.wait(gate)
 
 
-def let_go_and_sleep() -> None:
+def let_go_and_wait(gate: str) -> None:
     faulthandler.unregister(STACK_SIGNAL)
-    sleep()
+    task_app.wait(gate)
 
 
 def hold_back_and_wait(gate: str) -> None:

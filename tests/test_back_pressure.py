@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     StartServer = Callable[..., ServerProcess]
 
 
+pytestmark = pytest.mark.usefixtures("form")
+
+
 async def hold(tasks: Tasks, gate: Gate) -> int:
     """Have the only worker busy; the id of the task that holds it."""
     held = await tasks.post(task_app.wait, gate.path)

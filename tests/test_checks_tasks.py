@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from workers import Gate
 
+pytestmark = pytest.mark.usefixtures("form")
+
 SOON = 10.0
 """Seconds in which what takes milliseconds has happened on any machine."""
 

@@ -29,6 +29,9 @@ HANGING = [
 ]
 
 
+pytestmark = pytest.mark.usefixtures("form")
+
+
 @pytest.mark.parametrize("app", [check_app.App, check_app.CoroutineApp])
 async def test_a_deadline_ends_whatever_the_task_does(tmp_path: object, app: type) -> None:
     """C7: TaskTimeout with its seconds; worker and subprocess are gone, other workers are not."""

@@ -186,20 +186,20 @@ def test_chat_reaches_clients_of_all_event_workers(start_server: StartServer) ->
             found = re.fullmatch(rf"([012]) \* client{number} is here\n", hearer.readline())
             assert found
             places.append(found[1])
-            for other in hearers:
-                assert other.readline() == found[0]
+            for before in hearers:
+                assert before.readline() == found[0]
             speakers.append(client)
             hearers.append(hearer)
         assert set(places) == {"0", "1", "2"}
 
         speakers[0].sendall(b"how\nare\nyou\n")
-        for hearer in hearers:
+        for each in hearers:
             for word in ("how", "are", "you"):
-                assert hearer.readline() == f"{places[0]} client0: {word}\n"
+                assert each.readline() == f"{places[0]} client0: {word}\n"
         hearers[0].close()
         speakers[0].close()
-        for hearer in hearers[1:]:
-            assert hearer.readline() == f"{places[0]} * client0 has left\n"
+        for each in hearers[1:]:
+            assert each.readline() == f"{places[0]} * client0 has left\n"
 
 
 def test_async_tasks_ask_several_at_once(start_server: StartServer) -> None:

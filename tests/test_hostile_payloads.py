@@ -16,6 +16,8 @@ from trioserver import TaskFailed
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.usefixtures("form")
+
 MAX_TASK_SIZE = 100_000
 
 

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from trioserver._tasks._wire import Answer
 
 
+pytestmark = pytest.mark.usefixtures("form")
+
+
 class Sleeper:
     """Its tasks are seconds to sleep, or what to do."""
 
@@ -244,6 +247,8 @@ async def test_the_number_of_workers_can_change(autojump_clock: MockClock) -> No
 
 class Sink:
     """Posts to a dispatcher, and hears of it."""
+
+    is_gone = False
 
     def __init__(self) -> None:
         self.ended: list[Job] = []

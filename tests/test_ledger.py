@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 import task_app
 import trio
 from workers import Workers, open_workers, until
 
 if TYPE_CHECKING:
-    import pytest
-
     from trioserver import TaskStatistics
+
+
+pytestmark = pytest.mark.usefixtures("form")
 
 
 def now(workers: Workers) -> TaskStatistics:

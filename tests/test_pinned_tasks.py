@@ -12,6 +12,8 @@ from workers import Gate, Workers, open_workers, until
 
 from trioserver import TaskWorkerCrashed
 
+pytestmark = pytest.mark.usefixtures("form")
+
 
 def worker_ids(workers: Workers) -> list[object]:
     return [completion.task_worker for completion in workers.finished]

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from trioserver._tasks._values import Completion
 
 
+pytestmark = pytest.mark.usefixtures("form")
+
+
 async def run_task_into(bench: Bench, results: list[object], data: object = None) -> None:
     try:
         results.append(await bench.pool.run_task(data))
@@ -47,10 +50,10 @@ async def test_run_task_raises_what_became_of_it(autojump_clock: MockClock) -> N
         for _ in range(2):
             callers.start_soon(run_task_into, bench, results)
             await wait_all_tasks_blocked()
-        bench.engine.begin(0)
+        await bench.begin()
         await bench.die()
         await wait_all_tasks_blocked()  # the first one has heard of it
-        bench.engine.begin(0)
+        await bench.begin()
         failure = Failure("ValueError: no good", "", b"")
         bench.engine.finish(0, status=Status.FAILED, body=failure.pack())
         bench.engine.send(0)
@@ -69,7 +72,7 @@ async def test_cancelling_run_task_before_it_began_takes_it_back(
     bench = Bench()
     async with bench.open():
         bench.post_nowait()
-        bench.engine.begin(0)
+        await bench.begin()
         with trio.move_on_after(1) as scope:
             await bench.pool.run_task(None)
         assert scope.cancelled_caught
@@ -92,7 +95,7 @@ async def test_cancelling_run_task_kills_it_and_waits_for_its_end(
             async with trio.open_nursery() as waiting:
                 waiting.start_soon(run_task_into, bench, results)
                 await wait_all_tasks_blocked()
-                bench.engine.begin(0)
+                await bench.begin()
                 callers.start_soon(bench.die)
                 scope.cancel()
                 assert results == []
@@ -115,7 +118,7 @@ async def test_a_kill_that_does_not_work_holds_the_caller_for_a_bounded_time(
             async with trio.open_nursery() as waiting:
                 waiting.start_soon(bench.pool.run_task, None)
                 await wait_all_tasks_blocked()
-                bench.engine.begin(0)
+                await bench.begin()
                 began = trio.current_time()
                 scope.cancel()
         assert trio.current_time() - began == pytest.approx(5)
@@ -133,7 +136,7 @@ async def test_run_tasks_gives_all_outcomes_in_order(autojump_clock: MockClock) 
     async with bench.open(max_queued_tasks=1), trio.open_nursery() as callers:
         callers.start_soon(call)
         await bench.run(2)
-        bench.engine.begin(0)
+        await bench.begin()
         await bench.die()
         await bench.run(3)
 
@@ -160,7 +163,7 @@ async def test_run_tasks_that_fails_to_post_leaves_nothing_running(
     bench = Bench()
     async with bench.open():
         bench.post_nowait()
-        bench.engine.begin(0)
+        await bench.begin()
         with pytest.raises(TypeError, match=r"^the task's data of type lock cannot be pickled"):
             await bench.pool.run_tasks([1, 2, threading.Lock()])
         assert bench.engine.counts == (0, 1)
@@ -175,7 +178,7 @@ async def test_cancelling_run_tasks_ends_all_of_them(autojump_clock: MockClock) 
             async with trio.open_nursery() as waiting:
                 waiting.start_soon(bench.pool.run_tasks, range(10))
                 await wait_all_tasks_blocked()
-                bench.engine.begin(0)
+                await bench.begin()
                 callers.start_soon(bench.die)
                 scope.cancel()
         await wait_all_tasks_blocked()

@@ -9,14 +9,17 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trioserver._errors import TaskCancelled
 
+pytestmark = pytest.mark.usefixtures("form")
+
 
 async def test_cancel_ends_a_task_by_its_id(autojump_clock: MockClock) -> None:
     """True if there was one to end; its completion says that it was cancelled."""
     bench = Bench()
     async with bench.open():
         running, queued = bench.post_nowait(), bench.post_nowait()
-        bench.engine.begin(0)
+        await bench.begin()
         assert bench.pool.cancel(queued)
+        await wait_all_tasks_blocked()
         assert not bench.pool.cancel(queued)
         assert not bench.pool.cancel(99)
         assert bench.pool.cancel(running)
@@ -37,7 +40,7 @@ async def test_tasks_of_a_connection_end_with_it(autojump_clock: MockClock) -> N
         for stream in (mine, other, None, mine):
             owner = None if stream is None else as_connection(stream)
             pool.task_nowait(None, stream=owner, on_finish=None)
-        bench.engine.begin(0)
+        await bench.begin()
         pool.cancel_of_stream(as_connection(mine))
         pool.cancel_of_stream(as_connection(mine))
         await bench.die()

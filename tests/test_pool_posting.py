@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from trioserver._tasks._values import Completion
 
 
+pytestmark = pytest.mark.usefixtures("form")
+
+
 async def test_a_post_returns_at_once_and_its_completion_comes_later(
     autojump_clock: MockClock,
 ) -> None:
@@ -35,6 +38,7 @@ async def test_a_completion_tells_how_it_went(autojump_clock: MockClock) -> None
     async with bench.open():
         await bench.post(data)
         data.append("changed later")
+        await wait_all_tasks_blocked()
         bench.engine.now += 1.5
         bench.engine.run(0, 0.25)
 

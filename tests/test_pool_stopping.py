@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from trioserver._tasks._values import Completion
 
 
+pytestmark = pytest.mark.usefixtures("form")
+
+
 async def test_a_stop_waits_for_what_is_queued(autojump_clock: MockClock) -> None:
     """Tasks go on, those that on_finish posts meanwhile too; nothing is cut."""
     bench = Bench()
@@ -53,7 +56,7 @@ async def test_a_stop_cuts_what_is_left_at_the_deadline(autojump_clock: MockCloc
         async with bench.open(max_queued_tasks=2):
             for _ in range(3):
                 bench.post_nowait()
-            bench.engine.begin(0)
+            await bench.begin()
             working.start_soon(post_in_vain)
             working.start_soon(die_when_killed)
             await wait_all_tasks_blocked()
@@ -85,7 +88,7 @@ async def test_what_is_cut_is_delivered_though_the_kill_takes_long(
 
     async with trio.open_nursery() as working, bench.open():
         bench.post_nowait()
-        bench.engine.begin(0)
+        await bench.begin()
         working.start_soon(die_late)
         bench.stopping.request()
 
@@ -129,7 +132,7 @@ async def test_a_cancelled_pool_counts_what_it_cut_and_delivers_nothing(
             for _ in range(4):
                 bench.post_nowait()
             await bench.run()
-            bench.engine.begin(0)
+            await bench.begin()
             scope.cancel()
             await trio.sleep_forever()
     bench.engine.die(0)
@@ -144,11 +147,11 @@ async def test_a_cancelled_pool_counts_what_it_cut_and_delivers_nothing(
 async def test_an_error_in_the_body_ends_everything_at_once(autojump_clock: MockClock) -> None:
     """It comes out, and nothing more is delivered."""
     bench = Bench()
-    with pytest.RaisesGroup(pytest.RaisesExc(KeyError)):
+    with pytest.RaisesGroup(KeyError, flatten_subgroups=True):
         async with bench.open():
             bench.post_nowait()
             bench.post_nowait()
-            bench.engine.begin(0)
+            await bench.begin()
             raise KeyError
     bench.engine.die(0)
 

@@ -15,6 +15,8 @@ from workers import Gate, open_workers, until
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.usefixtures("form")
+
 APP = "recycled_app:App"
 
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from trioserver import Completion
 
+pytestmark = pytest.mark.usefixtures("form")
+
 TIMEOUT = 0.3
 
 # How attempts end, with which argument, how long each takes at the least, and as what error.

@@ -14,6 +14,8 @@ from trioserver._errors import TaskFailed, TaskWorkerCrashed
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.usefixtures("form")
+
 # What is raised in the worker, its summary, and what of it survives.
 RAISED: list[tuple[Callable[..., object], tuple[Any, ...], str, type[BaseException] | None]] = [
     (task_app.fail, (ValueError, "no good"), "ValueError: no good", ValueError),

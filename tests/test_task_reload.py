@@ -305,7 +305,7 @@ async def test_a_stop_ends_a_reload_quietly(module: Module, here: Path, gate: Ga
     """And another one that waits for it; no process is left, be it old, fresh or starting."""
     outcomes: list[str] = []
     async with trio.open_nursery() as nursery:
-        async with reloadable(2) as workers:
+        async with reloadable(2, max_wait_time=0.05) as workers:
             await workers.post_with({"task_worker": 0}, module.wait, gate.path)
             await gate.wait_for()
             old = workers.pids
@@ -316,7 +316,6 @@ async def test_a_stop_ends_a_reload_quietly(module: Module, here: Path, gate: Ga
             starting = (await gate.wait_for(2))[1]
             pids = [*old, *workers.pids, starting]
             assert outcomes == []
-            workers.stopping.deadline = trio.current_time()  # so the task is cut
         assert not any(map(is_running, pids))
 
     assert outcomes == ["ready"] * 2
@@ -357,3 +356,39 @@ async def test_a_replacement_that_has_begun_to_start_makes_room(
         gate.let_through()
         assert await workers.run(module.version) == new
         assert workers.pids == [fresh]
+
+
+async def test_reloads_among_deaths_timeouts_and_failures_lose_nothing(module: Module) -> None:
+    """Each task ends once, whatever becomes of its worker meanwhile; none runs twice."""
+    async with reloadable(2, max_queued_tasks=5000) as workers:
+        posted: list[int] = []
+        async with trio.open_nursery() as nursery:
+
+            async def change() -> None:
+                for number in range(3):
+                    module.write()
+                    await workers.engine.reload()
+                    await workers.engine.scale(3 - number % 2)
+
+            nursery.start_soon(change)
+            while nursery.child_tasks:
+                for _ in range(50):
+                    posted.append(await workers.post(recycled_app.run, len(posted)))
+                posted.append(await workers.post(task_app.leave, 3))
+                posted.append(await workers.post(task_app.fail, ValueError))
+                posted.append(await workers.post_with({"timeout": 0.01}, task_app.slept, 60))
+                await until(lambda: workers.pool.statistics().queued < 20, "they keep pace")
+        await workers.pool.wait_idle()
+        assert sorted(completion.task_id for completion in workers.finished) == posted
+        told = workers.pool.statistics()
+        rounds = len(posted) // 53
+        assert (told.completed, told.crashed, told.failed, told.timed_out) == (
+            50 * rounds,
+            rounds,
+            rounds,
+            rounds,
+        )
+        assert {completion.attempt for completion in workers.finished} == {1}
+        await until(lambda: len(states(workers)) == 3, "the old ones have left")
+    runs = (recycled_app.here() / "runs").read_text().split()
+    assert len(runs) == len({*runs}) == 50 * rounds

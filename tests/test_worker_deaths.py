@@ -19,6 +19,9 @@ from trioserver._tasks._recorder import create_page
 ROUNDS = 20
 
 
+pytestmark = pytest.mark.usefixtures("form")
+
+
 async def test_the_death_of_an_idle_worker_costs_no_task() -> None:
     """Twenty times; each is replaced, and what was handed to the dead one runs elsewhere."""
     async with open_workers(2) as workers:

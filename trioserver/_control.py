@@ -64,7 +64,7 @@ async def open_control(address: str, controls: Controls) -> AsyncIterator[None]:
         body = Body()
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(listener.serve, controls)
+                nursery.start_soon(listener.serve, controls)  # noqa: ASYNC113  # clients can wait
                 with body:
                     yield
                 nursery.cancel_scope.cancel()

@@ -33,7 +33,9 @@ async def answer(request: object, controls: Controls) -> Answer:
     """Do what is asked; never raises but for cancellation."""
     try:
         command, arguments = _parse(request)
-        found = await command(controls, arguments)
+        found = command(controls, arguments)
+        if not isinstance(found, dict):
+            found = await found
     except KeyError as exc:  # whose str() would have quotes around it
         return refusal(str(exc.args[0]) if exc.args else "not found")
     except (ValueError, RuntimeError, AppError) as exc:
@@ -75,7 +77,7 @@ def _quoted(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
-async def _status(controls: Controls, _: Mapping[str, Any]) -> Answer:
+def _status(controls: Controls, _: Mapping[str, Any]) -> Answer:
     now = controls.statistics()
     return {
         "version": trioserver.__version__,
@@ -114,7 +116,7 @@ def _state(now: ServerStatistics) -> str:
     return "reloading" if now.is_reloading else "running"
 
 
-async def _workers(controls: Controls, _: Mapping[str, Any]) -> Answer:
+def _workers(controls: Controls, _: Mapping[str, Any]) -> Answer:
     now = controls.statistics()
     return {
         "event_workers": [attrs.asdict(worker) for worker in now.event_workers],
@@ -128,7 +130,7 @@ async def _workers(controls: Controls, _: Mapping[str, Any]) -> Answer:
     }
 
 
-async def _tasks(controls: Controls, _: Mapping[str, Any]) -> Answer:
+def _tasks(controls: Controls, _: Mapping[str, Any]) -> Answer:
     now = controls.statistics()
     return {
         "running": [
@@ -147,17 +149,17 @@ async def _tasks(controls: Controls, _: Mapping[str, Any]) -> Answer:
     }
 
 
-async def _reload(controls: Controls, arguments: Mapping[str, Any]) -> Answer:
+def _reload(controls: Controls, arguments: Mapping[str, Any]) -> Answer:
     controls.reload(only_task_workers=arguments["task_workers_only"])
     return {}
 
 
-async def _stop(controls: Controls, _: Mapping[str, Any]) -> Answer:
+def _stop(controls: Controls, _: Mapping[str, Any]) -> Answer:
     controls.shutdown()
     return {}
 
 
-async def _cancel(controls: Controls, arguments: Mapping[str, Any]) -> Answer:
+def _cancel(controls: Controls, arguments: Mapping[str, Any]) -> Answer:
     if not controls.cancel(arguments["id"]):
         raise KeyError(f"no task {arguments['id']} is queued or running")
     return {}
@@ -173,7 +175,7 @@ async def _stack(controls: Controls, arguments: Mapping[str, Any]) -> Answer:
 
 
 if TYPE_CHECKING:
-    _Command = Callable[[Controls, Mapping[str, Any]], Awaitable[Answer]]
+    _Command = Callable[[Controls, Mapping[str, Any]], Answer | Awaitable[Answer]]
 
 _ID: Final = {"id": (int, None)}
 _COMMANDS: Final[dict[str, tuple[_Command, Mapping[str, tuple[type, object]]]]] = {

@@ -115,8 +115,8 @@ class Settings:
         default=("127.0.0.1:9501",),
         converter=_as_tuple,
         metadata=_about(
-            "Where to listen: host:port, [v6]:port or unix:/path; port 0 picks a free one; fd://NAME "
-            "is a socket passed by systemd, fd:// all of them.",
+            "Where to listen: host:port, [v6]:port or unix:/path; port 0 picks a free one; "
+            "fd://NAME is a socket that systemd has passed, fd:// are all of them.",
             unit="address",
             check=_addresses,
         ),

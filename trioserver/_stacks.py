@@ -115,11 +115,17 @@ class StackFile:
         return os.pread(self.fd, _SIZE, 0)
 
     def _clear(self) -> None:
-        # Its end of the file is ours, too, and so is the place in it.
-        os.pwrite(self.fd, bytes(len(self._content().rstrip(b"\0"))), 0)
+        # The place in the file is the same for both. It is moved first: a late dump that goes on
+        # meanwhile must not leave anything behind what comes next.
         os.lseek(self.fd, 0, os.SEEK_SET)
+        os.pwrite(self.fd, bytes(len(self._content().rstrip(b"\0"))), 0)
 
     def _signal(self, pid: int) -> None:
+        if not _signals_of(pid)[0] & _BIT:
+            state = _state_of(pid)
+            is_dead = state in _STOPPED  # which has no handlers either
+            reason = "" if is_dead else f"its handler of signal {STACK_SIGNAL} is gone"
+            self._refuse(pid, state, reason)
         try:
             os.kill(pid, STACK_SIGNAL)
         except ProcessLookupError:
@@ -131,8 +137,6 @@ class StackFile:
         state = _state_of(pid)
         if state in _STOPPED:
             self._refuse(pid, state)
-        if not _signals_of(pid)[0] & _BIT:
-            self._refuse(pid, state, f"its handler of signal {STACK_SIGNAL} is gone")
         if not self._is_open_in(pid):
             self._refuse(pid, state, "it has closed the descriptor for that")
 
@@ -147,7 +151,9 @@ class StackFile:
 
     def _refuse(self, pid: int, state: str, reason: str = "") -> NoReturn:
         if not reason:
-            reason = f"it is {_STATES[state]}" if state in _STATES else "nobody knows why"
+            reason = (
+                f"it is {_STATES[state]}" if state in _STATES else "the system does not say why"
+            )
         raise RuntimeError(f"{self._name} (pid {pid}) does not answer: {reason}")
 
 

@@ -14,6 +14,7 @@ import os
 import socket
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from trioserver._ctl_text import text_of
@@ -94,7 +95,9 @@ def _ask(path: str, request: dict[str, Any], timeout: float) -> dict[str, Any]:
         except OSError as exc:
             raise _NoServer(f"cannot connect: {(exc.strerror or str(exc)).lower()}") from exc
         try:
-            sock.sendall(json.dumps(request).encode() + b"\n")
+            # Who is turned away cannot ask, but hears why.
+            with suppress(BrokenPipeError):
+                sock.sendall(json.dumps(request).encode() + b"\n")
             while b"\n" not in received[-1:]:
                 sock.settimeout(max(deadline - time.monotonic(), 0.001))
                 data = sock.recv(_RECEIVE_SIZE)
@@ -103,7 +106,7 @@ def _ask(path: str, request: dict[str, Any], timeout: float) -> dict[str, Any]:
                 received += data
         except TimeoutError as exc:
             raise _Refused(f"the server has not answered within {timeout:g} s") from exc
-        except OSError:
+        except ConnectionError:
             received.clear()
     try:
         answer = json.loads(received)
@@ -158,7 +161,9 @@ def _make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     def add(name: str, text: str) -> argparse.ArgumentParser:
-        return commands.add_parser(name, parents=[common], help=text, description=text)
+        return commands.add_parser(
+            name, parents=[common], help=text, description=text, allow_abbrev=False
+        )
 
     add("status", "how the server is, in numbers")
     add("workers", "its processes")

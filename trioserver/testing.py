@@ -84,7 +84,7 @@ class Client:
             elif isinstance(where, UnixAddress):
                 stream = await trio.open_unix_socket(where.path)
             else:
-                raise ValueError(f"nobody can connect to {address!r}")
+                raise ValueError(f"nobody can connect to {address!r}")  # noqa: TRY004  # of the text
         return cls(stream, framing or RawFraming())
 
     async def send(self, payload: bytes) -> None:

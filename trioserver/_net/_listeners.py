@@ -192,7 +192,10 @@ def _bind(address: TcpAddress | UnixAddress | FdAddress, stack: ExitStack) -> li
     listeners = []
     for sock in passed_sockets(address):
         name = sock.getsockname()
-        where = f"unix:{name}" if isinstance(name, str) else str(TcpAddress(*name[:2]))
+        if sock.family == socket.AF_UNIX:
+            where = "unix:" + os.fsdecode(name).replace("\0", "@")  # abstract ones begin with it
+        else:
+            where = str(TcpAddress(*name[:2]))
         listeners.append(Listener(sock, where, bind=str(address)))
         stack.callback(listeners[-1].end)
     return listeners

@@ -47,7 +47,7 @@ class Say(IntEnum):
     CANCEL = 4
     """A task's id; the reason."""
     WANT_ROOM = 5
-    """Somebody waits until there is room in the queue."""
+    """Somebody waits for room, and has found none in the state of `Room` of this version."""
     SEND = 6
     """The number of the event worker that it is for, or `ALL`; a message."""
     RELOAD = 7
@@ -68,7 +68,7 @@ class Say(IntEnum):
     POSTED = 35
     """The id of a task that another one has posted: which one (`PARENT`), and the data."""
     ROOM = 36
-    """There is room in the queue."""
+    """There may be room in the queue now."""
     MESSAGE = 37
     """The number of the event worker that sends it; a message."""
     RETIRE = 38
@@ -145,7 +145,9 @@ class Channel:
 
     def __init__(self, sock: socket.socket, nursery: trio.Nursery, max_body: int) -> None:
         self._sock = sock
+        self._nursery = nursery
         self._sender = Sender(sock, nursery)
+        self._is_hung_up = False
         self._max_size = max_body + _OVERHEAD
         self._parts: list[bytes] = []
         self._stream: RecordStream[Any] = RecordStream(HEAD, self._check)
@@ -187,9 +189,19 @@ class Channel:
         self.flush()
         await self._sender.wait_sent()
 
+    def when_sent(self, then: Callable[[], object]) -> None:
+        """Call ``then`` when all that was said is on its way, unless the nursery ends before."""
+        if not self._is_hung_up:
+            self._nursery.start_soon(self._call_when_sent, then)
+
     def hang_up(self) -> None:
         """Say nothing more: the nursery ends."""
+        self._is_hung_up = True
         self._sender.hang_up()
+
+    async def _call_when_sent(self, then: Callable[[], object]) -> None:
+        await self.wait_sent()
+        then()
 
     # In
 
@@ -197,7 +209,7 @@ class Channel:
         """Pass on what comes, several at a time, until the end.
 
         Raises:
-          WireError: if it makes no sense; nothing can be read from then on.
+          WireError: if it makes no sense, or ``hear`` says so; nothing is read from then on.
         """
         while not self._is_closed:
             await trio.lowlevel.wait_readable(self._sock)
@@ -218,12 +230,11 @@ class Channel:
         if not size:
             self._is_closed = True
             return False
-        records = self._stream.feed(bytes(self._buffer[:size]))
-        if records:
-            hear(records)
-        if self._stream.is_garbled:
+        try:
+            self._take(bytes(self._buffer[:size]), hear)
+        except WireError:
             self._is_closed = True
-            raise WireError
+            raise
         return True
 
     def read_all(self, hear: Callable[[list[Record]], None]) -> None:
@@ -234,6 +245,13 @@ class Channel:
         """
         while not self._is_closed and self.read(hear):
             pass
+
+    def _take(self, data: bytes, hear: Callable[[list[Record]], None]) -> None:
+        records = self._stream.feed(data)
+        if records:
+            hear(records)
+        if self._stream.is_garbled:
+            raise WireError
 
     def _check(self, fields: tuple[Any, ...]) -> None:
         if fields[-1] > self._max_size:

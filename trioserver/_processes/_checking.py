@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import multiprocessing
 import os
 import signal
 import sys
@@ -75,7 +74,7 @@ def describe_exit(code: int) -> str:
     return f"its process ended with exit code {code}"
 
 
-async def _kill(process: trio.Process) -> None:
+async def _kill(process: trio.Process) -> None:  # noqa: ASYNC124  # Trio's signature
     process.kill()
 
 
@@ -109,15 +108,13 @@ def check_here(fd: int) -> None:
 
 
 def _checked(plan: Plan) -> dict[str, str]:
-    # A script that serves without asking for its name would serve here, too.
-    process = multiprocessing.current_process()
-    process._inheriting = True  # type: ignore[attr-defined]  # noqa: SLF001  # as multiprocessing does it
     try:
         app = load_as_planned(plan)
         return {"plan": plan_of(app, plan.settings).to_json()}
     except TrioserverError as exc:
         return {"error": str(exc), "traceback": ""}
-    except BaseException as exc:  # noqa: BLE001  # its modules may raise anything
+    except BaseException as exc:  # noqa: ASYNC103, BLE001  # its modules may raise anything
         own = own_traceback(exc.__traceback__)
         text = "".join(traceback.format_exception(type(exc), exc, own))
-        return {"error": f"{plan.name} cannot be loaded: {summary_of(exc)}", "traceback": text}
+        reason = f"{plan.name} cannot be loaded: {summary_of(exc)}"
+        return {"error": reason, "traceback": text}  # noqa: ASYNC104  # as above

@@ -102,8 +102,9 @@ class EventWorker:
         self._channel: Channel | None = None
         self._guest: Guest | None = None
         self._stack: StackFile
-        # Whether a sign of life was asked for and has not come, and for how many beats.
-        self._is_silent = False
+        self.is_silent = False
+        """Whether a sign of life was asked for and has not come."""
+        # For how many beats.
         self._beats = 0
 
     # What the manager does with it
@@ -161,10 +162,10 @@ class EventWorker:
         self._guest.cancel(task_id, "server.cancel was called")
         return True
 
-    @property
-    def is_silent(self) -> bool:
-        """Whether it has not answered for a while."""
-        return self._is_silent and self._beats > 0
+    def probe(self) -> None:
+        """Ask for a sign of life; `is_silent` until there is one."""
+        self.is_silent = True
+        self._say(Say.PING)
 
     def statistics(self) -> EventWorkerStatistics:
         """It in numbers."""
@@ -258,42 +259,34 @@ class EventWorker:
         try:
             await self._channel.listen(self._hear)
         except WireError:
-            logger.error("%s sent what makes no sense; it is killed", self)  # noqa: TRY400
-            self.kill()
+            self._is_garbled()
             return
         # It is dying, or has closed its end and can never be reached again.
         with trio.move_on_after(_DEATH_TIME):
             await trio.sleep_forever()
         self.kill()
 
+    def _is_garbled(self) -> None:
+        logger.error("%s sent what makes no sense; it is killed", self)
+        self.kill()
+
     def _hear(self, records: list[Record]) -> None:
-        self._is_silent = False
-        guest = self._guest
-        try:
-            for kind, number, body in records:
-                if kind == Say.POST and guest is not None:
-                    guest.post(number, body)
-                elif kind == Say.CANCEL and guest is not None:
-                    guest.cancel(number, body.decode(errors="replace"))
-                elif kind == Say.WANT_ROOM and guest is not None:
-                    guest.want_room()
-                elif kind == Say.READY:
-                    self.was_ready = True
-                    self.ready_at = trio.current_time()
-                    self.ready.set()
-                elif kind == Say.FAILED:
-                    self._take_failure(body)
-                elif kind == Say.LEFT:
-                    self.has_left = True
-                    self.cut = number
-                elif kind in _ASKS:
-                    self._manager.worker_asks(self, kind, number, body)
-                elif kind != Say.PONG:
-                    raise WireError
-        finally:
-            if guest is not None:
-                guest.took_all()
-                guest.flush()
+        self.is_silent = False
+        others = records if self._guest is None else self._guest.hear(records)
+        for kind, number, body in others:
+            if kind == Say.READY:
+                self.was_ready = True
+                self.ready_at = trio.current_time()
+                self.ready.set()
+            elif kind == Say.FAILED:
+                self._take_failure(body)
+            elif kind == Say.LEFT:
+                self.has_left = True
+                self.cut = number
+            elif kind in _ASKS:
+                self._manager.worker_asks(self, kind, number, body)
+            elif kind != Say.PONG:
+                raise WireError
 
     def _take_failure(self, body: bytes) -> None:
         try:
@@ -305,8 +298,10 @@ class EventWorker:
     def _answer(self, question: int, number: int) -> object:
         # What it had said before it asked comes first.
         assert self._channel is not None
-        with suppress(WireError):  # which listening finds too
+        try:
             self._channel.read_all(self._hear)
+        except WireError:
+            self._is_garbled()
         return self._manager.answer(self, question, number)
 
     async def _watch(self) -> None:
@@ -319,12 +314,11 @@ class EventWorker:
         timeout = self._plan.settings.worker_timeout
         beat = min(_BEAT, timeout / 4)
         while True:
-            self._is_silent = True
-            self._say(Say.PING)
+            self.probe()
             # Beats are counted, and not seconds: a manager that was stopped itself has not waited.
             self._beats = 0
             await trio.sleep(beat)
-            while self._is_silent:
+            while self.is_silent:
                 self._beats += 1
                 if self._beats == round(timeout / 3 / beat):
                     await self._complain(self._beats * beat)

@@ -9,18 +9,22 @@ from trioserver._processes._channel import PARENT, POST_SIZE, Say, pack_end, unp
 from trioserver._tasks._admission import CLOSED
 from trioserver._tasks._job import Job
 from trioserver._tasks._options import Options
-from trioserver._tasks._wire import Answer, Kind, WireError
+from trioserver._tasks._wire import Answer, Kind, Status, WireError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from trioserver._processes._channel import Channel
+    from trioserver._processes._channel import Channel, Record
     from trioserver._processes._room import Room
     from trioserver._settings import Settings
     from trioserver._tasks._dispatcher import Dispatcher
 
 logger = logging.getLogger("trioserver.manager")
 
+# Plain numbers are compared faster.
+_POST: Final = int(Say.POST)
+_CANCEL: Final = int(Say.CANCEL)
+_WANT_ROOM: Final = int(Say.WANT_ROOM)
 _MOST_KEPT: Final = 100
 """Different options that are kept unpacked."""
 
@@ -47,10 +51,12 @@ class Desk:
         """Bytes of the data of jobs that have not ended."""
         self.is_closed = False
         """Whether tasks may post no more."""
+        self.better_at = 0
+        """The version of the newest state of `Room` that had more room than the one before it."""
+        self.most_workers = 0
+        """How many task workers there were at the most."""
+        self._state = (0, 0, 0)
         self._guests: list[Guest] = []
-        # Where so few wait, those who want room are told, so that they have some to fill.
-        most = settings.max_queued_tasks
-        self._low = most - max(most // 8, 1)
         dispatcher.on_room(self.publish)
         self.publish()
 
@@ -60,27 +66,37 @@ class Desk:
     def remove(self, guest: Guest) -> None:
         self._guests.remove(guest)
 
-    def publish(self) -> None:
-        """Tell how much room there is, and send what was put for anybody meanwhile."""
+    def publish(self, *, is_better: bool = False) -> None:
+        """Tell how much room there is, and send what was put for anybody meanwhile.
+
+        ``is_better`` says that there may be more room, though the dispatcher does not know it.
+        """
         dispatcher = self.dispatcher
-        waiting = dispatcher.waiting
-        self.room.publish(waiting, dispatcher.idle_places, self.held_bytes, dispatcher.workers)
+        before = self._state
+        waiting, free, held = state = dispatcher.waiting, dispatcher.idle_places, self.held_bytes
+        self._state = state
+        self.most_workers = max(self.most_workers, dispatcher.workers)
+        version = self.room.publish(waiting, free, held, dispatcher.workers)
+        if is_better or waiting < before[0] or free > before[1] or held < before[2]:
+            self.better_at = version
         for guest in self._guests:
-            if guest.wants_room and waiting <= self._low and self._has_bytes():
+            if guest.wants_room and guest.has_seen < self.better_at and self.has_room():
                 guest.tell_room()
             guest.flush()
 
+    def has_room(self) -> bool:
+        """Whether anything at all can come in."""
+        return self.why_full(1) is None
+
     def why_full(self, size: int) -> str | None:
         """Why a task of ``size`` bytes cannot come in; None if it can."""
-        if self.room.waiting >= self.settings.max_queued_tasks:
+        look = self.room.look()
+        if look.waiting >= self.settings.max_queued_tasks:
             return f"the queue is full (max_queued_tasks {self.settings.max_queued_tasks})"
-        held = self.held_bytes
+        held = look.held_bytes
         if held and held + size > self.settings.max_queued_bytes:
             return f"the queue is full (max_queued_bytes {self.settings.max_queued_bytes})"
         return None
-
-    def _has_bytes(self) -> bool:
-        return not self.held_bytes or self.held_bytes < self.settings.max_queued_bytes
 
 
 class Guest:
@@ -99,6 +115,8 @@ class Guest:
         self.jobs: dict[int, Job] = {}
         """What it has posted and that has not ended."""
         self.wants_room = False
+        self.has_seen = 0
+        """The version of the state of `Room` in which it has found none."""
         self.is_gone = False
         """Whether nobody is there to hear."""
         self._options: dict[bytes, tuple[int, bool, Options]] = {}
@@ -107,16 +125,45 @@ class Guest:
         # What has arrived, and is not published yet.
         self._taken = 0
         self._taken_bytes = 0
+        # The newest values of tasks, for when it has read what it was sent before.
+        self._values: dict[int, bytes] = {}
         desk.add(self)
 
     # What the event worker says
 
-    def post(self, task_id: int, body: bytes) -> None:
-        """It posts a task; `took_all` must follow.
+    def hear(self, records: list[Record]) -> list[Record]:
+        """Do what ``records`` say of tasks; those that say something else.
 
         Raises:
-          WireError: if it cannot have been posted.
+          WireError: if one makes no sense; those before it were heard.
         """
+        others: list[Record] = []
+        try:
+            for record in records:
+                kind, number, body = record
+                if kind == _POST:
+                    self._post(number, body)
+                elif kind == _CANCEL:
+                    self.cancel(number, body.decode(errors="replace"))
+                elif kind == _WANT_ROOM:
+                    self._want_room(number)
+                else:
+                    others.append(record)
+        finally:
+            if self._taken:
+                self._desk.room.taken(self._seat, self._taken, self._taken_bytes)
+                self._taken = self._taken_bytes = 0
+                self._desk.publish()
+            self.flush()
+        return others
+
+    def cancel(self, task_id: int, reason: str) -> None:
+        """End a task of its, if that has not ended by itself."""
+        job = self.jobs.get(task_id)
+        if job is not None:
+            self._desk.dispatcher.cancel(job, reason)
+
+    def _post(self, task_id: int, body: bytes) -> None:
         head = body[:POST_SIZE]
         found = self._options.get(head)
         if found is None:
@@ -128,47 +175,56 @@ class Guest:
             raise WireError
         job = Job(kind, body[POST_SIZE:], self, options)
         job.id = task_id
+        worker = options.task_worker
+        if worker is not None and worker >= self._desk.dispatcher.workers:
+            if worker >= self._desk.most_workers:
+                raise WireError
+            self._refuse(job, f"task worker {worker} is gone")
+            return
         if is_owned:
             self._owned.add(task_id)
         self._taken += 1
         self._taken_bytes += len(job.payload)
         self._accept(job)
 
-    def took_all(self) -> None:
-        """All posts that came together were taken."""
-        if self._taken:
-            self._desk.publish()
-            self._desk.room.taken(self._seat, self._taken, self._taken_bytes)
-            self._taken = self._taken_bytes = 0
+    def _refuse(self, job: Job, reason: str) -> None:
+        """End a job that could be posted when it was, and cannot be now."""
+        self._taken += 1
+        self._taken_bytes += len(job.payload)
+        job.status = Status.CANCELLED
+        job.body = reason.encode()
+        job.queued_at = job.begun_at = self._desk.dispatcher.clock()
+        self._channel.put(Say.ENDED, job.id, pack_end(job), job.body)
 
-    def cancel(self, task_id: int, reason: str) -> None:
-        """It wants a task ended, if it has not ended by itself."""
-        job = self.jobs.get(task_id)
-        if job is not None:
-            self._desk.dispatcher.cancel(job, reason)
-
-    def want_room(self) -> None:
-        """It has somebody who waits for room."""
-        if self._desk.why_full(1) is None:
+    def _want_room(self, has_seen: int) -> None:
+        """It has somebody who waits for room, and has found none in the state of that version."""
+        self.has_seen = has_seen
+        # Without the version two sides that see different things would go on telling each other.
+        self.wants_room = True
+        if has_seen < self._desk.better_at and self._desk.has_room():
             self.tell_room()
-        else:
-            self.wants_room = True
 
     def tell_room(self) -> None:
+        """There may be what it wants."""
         self.wants_room = False
         self._channel.put(Say.ROOM)
 
     def flush(self) -> None:
+        """Send what was put."""
         self._channel.flush()
 
     def leave(self) -> tuple[int, int]:
         """It is dead: how many of its tasks are cancelled, and how many run on unheard."""
         self.is_gone = True
-        self._desk.remove(self)
+        self._values.clear()
+        desk = self._desk
+        desk.remove(self)
+        desk.room.close_seat(self._seat)
         owned = [self.jobs[task_id] for task_id in self._owned]
         run_on = len(self.jobs) - len(owned)
         for job in reversed(owned):  # the newest first, so that the queue does not move up
-            self._desk.dispatcher.cancel(job, "its event worker died")
+            desk.dispatcher.cancel(job, "its event worker died")
+        desk.publish(is_better=True)
         return len(owned), run_on
 
     # What the dispatcher says (`_job.Sink`); it calls `Desk.publish` after all of it
@@ -177,12 +233,24 @@ class Guest:
         del self.jobs[job.id]
         self._owned.discard(job.id)
         self._desk.held_bytes -= len(job.payload)
-        if not self.is_gone:
-            self._channel.put(Say.ENDED, job.id, pack_end(job), job.body)
+        if self.is_gone:
+            return
+        if self._values:
+            value = self._values.pop(job.id, None)
+            if value is not None:
+                self._channel.put(Say.PROGRESS, job.id, body=value)
+        self._channel.put(Say.ENDED, job.id, pack_end(job), job.body)
 
     def job_progressed(self, job: Job, body: bytes) -> None:
-        if not self.is_gone:
+        if self.is_gone:
+            return
+        if not self._channel.unsent:
             self._channel.put(Say.PROGRESS, job.id, body=body)
+            return
+        # It does not read: only the newest values are worth the memory.
+        if not self._values:
+            self._channel.when_sent(self._tell_values)
+        self._values[job.id] = body
 
     def job_posts(self, job: Job, payload: bytes) -> tuple[Answer, int, str]:
         """Accept what a task posts; it is heard of where the task that posts it is."""
@@ -191,9 +259,7 @@ class Guest:
             return Answer.CLOSED, 0, CLOSED
         reason = desk.why_full(len(payload))
         if reason is None and not self.is_gone:
-            unheard = desk.room.unheard(self._seat)
-            if unheard >= desk.settings.max_queued_tasks:
-                reason = f"{unheard} completions wait for on_finish"
+            reason = self._why_too_much_is_unheard()
         if reason is not None:
             return Answer.FULL, 0, reason
         new = Job(Kind.TASK, payload, self, desk.plain)
@@ -204,6 +270,21 @@ class Guest:
         return Answer.ACCEPTED, new.id, ""
 
     # Inside
+
+    def _why_too_much_is_unheard(self) -> str | None:
+        settings = self._desk.settings
+        unheard, unheard_bytes = self._desk.room.unheard(self._seat)
+        unheard_bytes += self._channel.unsent
+        if unheard < settings.max_queued_tasks and unheard_bytes < settings.max_queued_bytes:
+            return None
+        return f"{unheard} completions wait for on_finish"
+
+    def _tell_values(self) -> None:
+        values, self._values = self._values, {}
+        if not self.is_gone:
+            for task_id, value in values.items():
+                self._channel.put(Say.PROGRESS, task_id, body=value)
+            self.flush()
 
     def _accept(self, job: Job) -> None:
         self.jobs[job.id] = job

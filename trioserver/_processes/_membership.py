@@ -11,7 +11,7 @@ import trio
 
 from trioserver._guard import contained
 from trioserver._processes._channel import ALL, Channel, Say
-from trioserver._processes._questions import Ask, Asker, NoAnswerError
+from trioserver._processes._questions import Ask, Asker, Ids, NoAnswerError
 from trioserver._processes._remote import RemoteDispatcher
 from trioserver._statistics import ServerStatistics
 from trioserver._tasks._payloads import dump
@@ -73,9 +73,9 @@ class Member:
         self._stopping = stopping
         self._may_accept = trio.Event()
         self._statistics: ServerStatistics | None = None
-        self.stream_ids = asker.ids(Ask.STREAM_IDS)
+        self.stream_ids = Ids(asker, Ask.STREAM_IDS)
         self.dispatcher = RemoteDispatcher(
-            channel, room, seat, asker.ids(Ask.TASK_IDS), self.statistics
+            channel, room, seat, Ids(asker, Ask.TASK_IDS), self.statistics
         )
         self._messages_in, self._messages = trio.open_memory_channel[tuple[int, bytes]](
             _MAX_MESSAGES
@@ -85,18 +85,22 @@ class Member:
         self._lost_messages = 0
         # Set by the server, which is made later.
         self._server: Server
-        self._pool: Pool | None = None
 
     # `Whole`
 
-    def join(self, server: Server, connections: Connections, pool: Pool | None) -> None:
+    def join(
+        self,
+        server: Server,
+        connections: Connections,
+        pool: Pool | None,  # noqa: ARG002  # its dispatcher is here
+    ) -> None:
         self._server = server
-        self._pool = pool
         connections.on_count = self._has_connections
         connections.is_ahead = self._is_ahead
 
     def statistics(self) -> ServerStatistics:
         try:
+            self._channel.flush()  # what was posted before counts
             answer = self._asker.ask(Ask.STATISTICS)
         except NoAnswerError:
             if self._statistics is None:
@@ -118,6 +122,7 @@ class Member:
         self._channel.say(Say.SHUTDOWN)
 
     def cancel(self, task_id: int) -> bool:
+        self._channel.flush()
         return bool(self._asker.ask(Ask.CANCEL, task_id))
 
     def send_message(self, worker_id: int | None, message: object) -> None:
@@ -159,17 +164,8 @@ class Member:
 
     def hear(self, records: list[Record]) -> None:
         """Do what the manager says."""
-        dispatcher = self.dispatcher
-        for kind, number, body in records:
-            if kind == Say.ENDED:
-                dispatcher.has_ended(number, body)
-            elif kind == Say.PROGRESS:
-                dispatcher.has_progressed(number, body)
-            elif kind == Say.POSTED:
-                dispatcher.has_posted(number, body)
-            elif kind == Say.ROOM:
-                dispatcher.has_room()
-            elif kind == Say.MESSAGE:
+        for kind, number, body in self.dispatcher.hear(records):
+            if kind == Say.MESSAGE:
                 self._take_message(number, body)
             elif kind == Say.ACCEPT:
                 self._may_accept.set()
@@ -179,9 +175,6 @@ class Member:
                 self._stopping.request()
             elif kind == Say.PING:
                 self._channel.say(Say.PONG)
-        dispatcher.changed()
-        if self._pool is not None:
-            self._room.has_unheard(self._seat, self._pool.undelivered)
 
     def _has_connections(self, count: int) -> None:
         self._room.has_connections(self._seat, count)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing.process
 import multiprocessing.spawn
 import os
 import site
@@ -87,11 +88,22 @@ def load_as_planned(plan: Plan) -> App:
     assert plan.spec is not None, "whoever makes a plan for another process has seen to it"
     sys.path[:] = plan.path
     if plan.main is not None:
-        key = "init_main_from_path" if os.path.isabs(plan.main) else "init_main_from_name"
-        multiprocessing.spawn.prepare({key: plan.main})
+        _run_main(plan.main)
     app = load_app(plan.spec)
     app.check(plan.settings)
     return app
+
+
+def _run_main(main: str) -> None:
+    """Run the script as multiprocessing does it in the processes that it starts."""
+    key = "init_main_from_path" if os.path.isabs(main) else "init_main_from_name"
+    process = multiprocessing.process.current_process()
+    # A script that serves without asking for its name is refused by this mark.
+    process._inheriting = True  # type: ignore[attr-defined]  # noqa: SLF001  # multiprocessing's
+    try:
+        multiprocessing.spawn.prepare({key: main})
+    finally:
+        del process._inheriting  # type: ignore[attr-defined]  # noqa: SLF001  # as above
 
 
 def own_files() -> tuple[str, ...]:

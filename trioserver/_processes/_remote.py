@@ -1,7 +1,7 @@
 """The dispatcher as the task pool of an event worker has it: at the other end of a channel.
 
-What is posted is on its way at once, as far as the pool is concerned: the manager takes everything,
-since it is asked only while `_room` has room. Posts of one turn of Trio's scheduler travel together.
+What is posted is on its way at once, as far as the pool is concerned: the manager takes all of it,
+since it is asked only while `_room` has room. Posts of one turn of the scheduler travel together.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from trioserver._tasks._wire import Kind
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from trioserver._processes._channel import Channel
+    from trioserver._processes._channel import Channel, Record
     from trioserver._processes._room import Room
     from trioserver._tasks._statistics import TaskStatistics
 
@@ -52,6 +52,9 @@ class RemoteDispatcher:
         self._bytes = 0
         self._listeners: list[Callable[[], None]] = []
         self._adopt: Callable[[Job], None]
+        # What was seen when the pool last asked how many wait: the version, and bytes of all.
+        self._seen = 0
+        self._held = 0
         self._is_wanting = False
         # The task that flushes, while it sleeps.
         self._flusher: trio.lowlevel.Task | None = None
@@ -64,11 +67,13 @@ class RemoteDispatcher:
 
     @property
     def waiting(self) -> int:
-        return self._room.waiting
+        self._seen, waiting, self._held = self._room.look()
+        return waiting
 
     @property
     def bytes_elsewhere(self) -> int:
-        return max(self._room.held_bytes - self._bytes, 0)
+        # A pool asks for both, one after the other, before every post.
+        return max(self._held - self._bytes, 0)
 
     def accept(self, job: Job) -> None:
         size = len(job.payload)
@@ -92,27 +97,45 @@ class RemoteDispatcher:
     def want_room(self) -> None:
         if not self._is_wanting:
             self._is_wanting = True
-            self._channel.put(Say.WANT_ROOM)
+            # Whatever gets better after what was seen is told, also if it has done so by now.
+            self._channel.put(Say.WANT_ROOM, self._seen)
             self._flush_soon()
+
+    def has_unheard(self, count: int, size: int) -> None:
+        self._room.has_unheard(self._seat, count, size)
 
     def statistics(self) -> TaskStatistics:
         return self._statistics()
 
     # What the manager says
 
-    def has_ended(self, task_id: int, body: bytes) -> None:
-        """A job is over."""
-        job = self._jobs.pop(task_id)
-        self._bytes -= len(job.payload)
-        take_end(job, body)
-        job.sink.job_ended(job)
+    def hear(self, records: list[Record]) -> list[Record]:
+        """Do what ``records`` say of tasks; those that say something else."""
+        others: list[Record] = []
+        jobs = self._jobs
+        for record in records:
+            kind, task_id, body = record
+            if kind == Say.ENDED:
+                job = jobs.pop(task_id)
+                self._bytes -= len(job.payload)
+                take_end(job, body)
+                job.sink.job_ended(job)
+            elif kind == Say.PROGRESS:
+                job = jobs[task_id]
+                job.sink.job_progressed(job, body)
+            elif kind == Say.POSTED:
+                self._has_posted(task_id, body)
+            elif kind == Say.ROOM:
+                self._is_wanting = False
+            else:
+                others.append(record)
+        for listener in self._listeners:
+            listener()
+        return others
 
-    def has_progressed(self, task_id: int, body: bytes) -> None:
-        """A job has told a value."""
-        job = self._jobs[task_id]
-        job.sink.job_progressed(job, body)
+    # Inside
 
-    def has_posted(self, task_id: int, body: bytes) -> None:
+    def _has_posted(self, task_id: int, body: bytes) -> None:
         """A job has posted another one, which the manager has accepted."""
         (parent_id,) = PARENT.unpack_from(body)
         parent = self._jobs[parent_id]
@@ -122,21 +145,14 @@ class RemoteDispatcher:
         self._bytes += len(job.payload)
         self._adopt(job)
 
-    def has_room(self) -> None:
-        """There is some, as was wanted."""
-        self._is_wanting = False
-
-    def changed(self) -> None:
-        """All that came together was told."""
-        for listener in self._listeners:
-            listener()
-
-    # Inside
-
     def _flush_soon(self) -> None:
         if self._flusher is not None:
             trio.lowlevel.reschedule(self._flusher)
             self._flusher = None
+
+    def flush(self) -> None:
+        """Send what was put."""
+        self._channel.flush()
 
     async def flush_when_asked(self) -> None:
         """Send, once a turn of the scheduler, what was put meanwhile; until cancelled."""
@@ -153,8 +169,11 @@ class RemoteDispatcher:
 
 @asynccontextmanager
 async def flushing(dispatcher: RemoteDispatcher) -> AsyncIterator[RemoteDispatcher]:
-    """Have what is put sent, while inside and at the end."""
+    """Have what is put sent, while inside and at the end, also where the body raises."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(dispatcher.flush_when_asked)
-        yield dispatcher
+        try:
+            yield dispatcher
+        finally:
+            dispatcher.flush()
         nursery.cancel_scope.cancel()

@@ -5,16 +5,20 @@ ask), and the bound is one for the whole server. So the manager publishes what i
 worker counts what it has posted, the manager what of that has arrived, and the sum is right but for
 posts of the same instant: two workers that see the same last place both take it.
 
-Every number has one writer, and is one aligned machine word, which is written and read whole.
+Every number has one writer, and is one aligned machine word, which is written and read whole. What
+the manager publishes belongs together, so it is written beside the last state, and a version says
+which one is in force: nobody ever waits for a writer, which may be stopped.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
+import struct
 import tempfile
+from collections import Counter
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,23 +26,35 @@ if TYPE_CHECKING:
 _WORD: Final = 8
 MAX_SEATS: Final = 4096
 """Event worker processes at a time, old ones too."""
-# Of the manager.
-_WAITING: Final = 0
-_FREE: Final = 1
-_BYTES: Final = 2
-_TASK_WORKERS: Final = 3
-_SEATS: Final = 4
-_HEADER: Final = 8
-# Of each seat. The first four are the event worker's.
-_POSTED: Final = 0
-_POSTED_BYTES: Final = 1
-_CONNECTIONS: Final = 2
-_UNHEARD: Final = 3
-_TAKEN: Final = 4
-_TAKEN_BYTES: Final = 5
-_ACCEPTS: Final = 6
-_SEAT: Final = 8
-_SIZE: Final = (_HEADER + MAX_SEATS * _SEAT) * _WORD
+# Of the manager; a state is in the place of its version modulo 2.
+_VERSION: Final = 0
+_TASK_WORKERS: Final = 1
+_SEATS: Final = 2
+_STATES: Final = 3
+_STATE: Final = 5
+_HEADER: Final = _STATES + 2 * _STATE
+_ALL: Final = struct.Struct(f"{_HEADER}q")
+# Of the event worker in each seat, side by side for all seats: what it has posted, and the bytes of
+# that, through all processes that have ever sat there.
+_POSTED: Final = 16
+_POSTED_BYTES: Final = _POSTED + MAX_SEATS
+_CONNECTIONS: Final = _POSTED_BYTES + MAX_SEATS
+_UNHEARD: Final = _CONNECTIONS + MAX_SEATS
+_UNHEARD_BYTES: Final = _UNHEARD + MAX_SEATS
+# Of the manager, for each seat.
+_ACCEPTS: Final = _UNHEARD_BYTES + MAX_SEATS
+_SIZE: Final = (_ACCEPTS + MAX_SEATS) * _WORD
+
+
+class Look(NamedTuple):
+    """How full the queue is, at one moment."""
+
+    version: int
+    """Of what the manager holds."""
+    waiting: int
+    """Jobs that have not begun, with those on their way that will not begin at once."""
+    held_bytes: int
+    """Bytes of the data of jobs that have not ended, with those on their way."""
 
 
 class Room:
@@ -51,7 +67,12 @@ class Room:
     def __init__(self, fd: int | None = None) -> None:
         self.fd = _new_memory() if fd is None else fd
         self._map = mmap.mmap(self.fd, _SIZE)
-        self._words = memoryview(self._map).cast("Q")
+        self._words = memoryview(self._map).cast("q")
+        # The manager's: what has arrived of what was posted in each seat, and the sums.
+        self._taken_of: Counter[int] = Counter()
+        self._taken_bytes_of: Counter[int] = Counter()
+        self._taken = 0
+        self._taken_bytes = 0
 
     def close(self) -> None:
         """Give the memory back."""
@@ -61,69 +82,87 @@ class Room:
 
     # What the manager writes
 
-    def publish(self, waiting: int, free: int, held_bytes: int, task_workers: int) -> None:
-        """What the dispatcher has: jobs that wait, jobs that could begin at once, bytes, workers."""
+    def publish(self, waiting: int, free: int, held_bytes: int, task_workers: int) -> int:
+        """What the dispatcher has: jobs that wait, jobs that could begin at once, bytes, workers.
+
+        Returns:
+          The version of this state.
+        """
         words = self._words
-        words[_WAITING] = waiting
-        words[_FREE] = free
-        words[_BYTES] = held_bytes
         words[_TASK_WORKERS] = task_workers
+        version = words[_VERSION] + 1
+        at = _STATES + version % 2 * _STATE
+        words[at] = waiting
+        words[at + 1] = free
+        words[at + 2] = held_bytes
+        words[at + 3] = self._taken
+        words[at + 4] = self._taken_bytes
+        words[_VERSION] = version
+        return version
 
     def open_seat(self, seat: int) -> None:
-        """A process takes it, which has posted nothing."""
-        at = _HEADER + seat * _SEAT
-        self._words[at : at + _SEAT] = memoryview(bytes(_SEAT * _WORD)).cast("Q")
+        """A process takes it."""
+        self._clear(seat)
         self._words[_SEATS] = max(self._words[_SEATS], seat + 1)
 
     def close_seat(self, seat: int) -> None:
-        """Its process is dead: what was on its way will never arrive."""
-        self.open_seat(seat)
+        """Its process is dead: what was on its way will never arrive; `publish` must follow."""
+        posted = self._words[_POSTED + seat] - self._taken_of[seat]
+        posted_bytes = self._words[_POSTED_BYTES + seat] - self._taken_bytes_of[seat]
+        self.taken(seat, posted, posted_bytes)
+        self._clear(seat)
 
     def taken(self, seat: int, tasks: int, task_bytes: int) -> None:
-        """So much of what was posted there has arrived, and was published."""
-        at = _HEADER + seat * _SEAT
-        self._words[at + _TAKEN] += tasks
-        self._words[at + _TAKEN_BYTES] += task_bytes
+        """So much of what was posted there has arrived; `publish` must follow."""
+        self._taken_of[seat] += tasks
+        self._taken_bytes_of[seat] += task_bytes
+        self._taken += tasks
+        self._taken_bytes += task_bytes
 
     def accepts(self, seat: int, accepts: bool) -> None:  # noqa: FBT001  # it is what is set
         """Whether its process accepts connections."""
-        self._words[_HEADER + seat * _SEAT + _ACCEPTS] = accepts
+        self._words[_ACCEPTS + seat] = accepts
+
+    def _clear(self, seat: int) -> None:
+        for number in (_CONNECTIONS, _UNHEARD, _UNHEARD_BYTES, _ACCEPTS):
+            self._words[number + seat] = 0
 
     # What an event worker writes
 
     def posted(self, seat: int, task_bytes: int) -> None:
         """One more task is on its way to the manager."""
-        at = _HEADER + seat * _SEAT
-        self._words[at + _POSTED] += 1
-        self._words[at + _POSTED_BYTES] += task_bytes
+        words = self._words
+        words[_POSTED + seat] += 1
+        words[_POSTED_BYTES + seat] += task_bytes
 
     def has_connections(self, seat: int, count: int) -> None:
         """So many are open there."""
-        self._words[_HEADER + seat * _SEAT + _CONNECTIONS] = count
+        self._words[_CONNECTIONS + seat] = count
 
-    def has_unheard(self, seat: int, count: int) -> None:
-        """So many completions wait for ``on_finish`` there."""
-        self._words[_HEADER + seat * _SEAT + _UNHEARD] = count
+    def has_unheard(self, seat: int, count: int, size: int) -> None:
+        """So many completions wait for ``on_finish`` there, of so many bytes."""
+        self._words[_UNHEARD + seat] = count
+        self._words[_UNHEARD_BYTES + seat] = size
 
     # What everybody reads
 
-    @property
-    def waiting(self) -> int:
-        """Jobs that have not begun, with those on their way; less than 0 if more could begin."""
+    def look(self) -> Look:
+        """How full the queue is now."""
         words = self._words
-        waiting = words[_WAITING] - words[_FREE]
-        for at in range(_HEADER, _HEADER + words[_SEATS] * _SEAT, _SEAT):
-            waiting += words[at + _POSTED] - words[at + _TAKEN]
-        return waiting
-
-    @property
-    def held_bytes(self) -> int:
-        """Bytes of the data of jobs that have not ended, with those on their way."""
-        words = self._words
-        held = words[_BYTES]
-        for at in range(_HEADER, _HEADER + words[_SEATS] * _SEAT, _SEAT):
-            held += words[at + _POSTED_BYTES] - words[at + _TAKEN_BYTES]
-        return held
+        while True:
+            fields = _ALL.unpack_from(self._map)
+            version = fields[_VERSION]
+            # Else the manager, two states later, may have been writing where this has read.
+            if words[_VERSION] == version:
+                break
+        at = _STATES + version % 2 * _STATE
+        waiting, free, held, taken, taken_bytes = fields[at : at + _STATE]
+        seats = fields[_SEATS]
+        coming = sum(words[_POSTED : _POSTED + seats]) - taken
+        if coming > free:
+            waiting += coming - free
+        held += sum(words[_POSTED_BYTES : _POSTED_BYTES + seats]) - taken_bytes
+        return Look(version, waiting, held)
 
     @property
     def task_workers(self) -> int:
@@ -132,21 +171,17 @@ class Room:
 
     def connections(self, seat: int) -> int:
         """How many are open there."""
-        return self._words[_HEADER + seat * _SEAT + _CONNECTIONS]
+        return self._words[_CONNECTIONS + seat]
 
-    def unheard(self, seat: int) -> int:
-        """How many completions wait there."""
-        return self._words[_HEADER + seat * _SEAT + _UNHEARD]
+    def unheard(self, seat: int) -> tuple[int, int]:
+        """How many completions wait there, and of how many bytes."""
+        return self._words[_UNHEARD + seat], self._words[_UNHEARD_BYTES + seat]
 
     def fewest_connections(self) -> int:
         """Of those who accept, who has the fewest, has so many; 0 if nobody accepts."""
         words = self._words
         return min(
-            (
-                words[at + _CONNECTIONS]
-                for at in range(_HEADER, _HEADER + words[_SEATS] * _SEAT, _SEAT)
-                if words[at + _ACCEPTS]
-            ),
+            (words[_CONNECTIONS + seat] for seat in range(words[_SEATS]) if words[_ACCEPTS + seat]),
             default=0,
         )
 

@@ -150,7 +150,11 @@ class Staff:
         self._is_over = True
         for worker in self.workers:
             worker.stop()
-        with trio.CancelScope(deadline=self._stopping.deadline + _ANSWER_TIME):
+        with self._stopping.until_deadline():
+            await self._wait_none()
+        for worker in self.workers:
+            worker.probe()
+        with trio.move_on_after(_ANSWER_TIME):
             await self._wait_none()
         for worker in self.workers:
             if worker.is_silent:

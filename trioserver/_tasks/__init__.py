@@ -11,12 +11,14 @@ The path of one task, and the module that owns each step:
 ``_dispatcher``      Dispatcher: what becomes of every job (``_policy``: as the settings ask)
 ``_placing``         which worker gets it; ``_run_times``: how much work should travel at a time
 ``_watching``        what is late, stuck or slow; ``_replacing``: which worker must go
+``_seats``           which workers there are, while fresh ones take the numbers of old ones
 ``_attempts``        what the end of an attempt means
 ``_books``           where every job is; ``_queue``: those that no worker has in hand
 ``_statistics``      all of it in numbers; ``_snapshot``: how the books become these
 ``_workers``         a dispatcher with its engine at work and its alarm set
-``_engine``          the seam: runs jobs on numbered workers, and can kill them
-``_local``           LocalTaskWorkers, an engine: keeps a process at every number
+``_engine``          the seam: runs jobs on workers, and can kill them
+``_local``           LocalTaskWorkers, an engine of processes: starts, reloads and stops them
+``_slot``            one of its seats, which has a process at any time
 ``_worker_process``  one life of such a process; ``_door``, ``_booting``: how it begins
 ``_one_long_call``   notices that it ends
 ``_stacks``          the Python stack of a task that runs in it
@@ -28,7 +30,7 @@ The path of one task, and the module that owns each step:
 ``_wire``            the records between the two
 ``_recorder``        the memory that survives a death; ``_progress_page``: its part for progress
 ``_worker_page``     that memory as the dispatcher's side has it
-``_inline``          another engine: no processes, for tests
+``_inline``          another engine: no processes, for tests; ``_inline_worker``: one of its workers
 ``_finishing``       the loops behind the channel of completions, which call ``on_finish``
 ``_progress``        the values on their way to ``on_progress``
 ``_values``          Completion, what users see of a task that has ended

@@ -4,7 +4,9 @@ From a process's start until `_lifeline.prepare_process` there are up to 200 ms 
 terminal's Ctrl-C, sent to the whole group, would end a worker with a traceback. A new process
 inherits which signals are held back from the thread that starts it. So this thread, and with it
 the new threads in which trio-parallel starts processes, holds SIGINT back until all have booted;
-one that came is delivered then.
+one that came is delivered then. Threads that have been idle in Trio's cache are not new, so this is
+certain at the first boot only: at a reload, and after a death, a Ctrl-C may still meet a process in
+that moment.
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ class Dispatcher:
         return self._books.running
 
     def on_room(self, listener: Callable[[], None]) -> None:
-        """Have ``listener`` called whenever `waiting` may have become less."""
+        """Have ``listener`` called whenever `waiting` may have changed, or a sink was told."""
         self._listeners.append(listener)
 
     def on_adopted(self, adopt: Callable[[Job], None]) -> None:
@@ -123,13 +123,17 @@ class Dispatcher:
     def want_room(self) -> None:
         """Nothing has to be done: listeners are called after every change."""
 
+    def has_unheard(self, count: int, size: int) -> None:
+        """Nothing has to be done: what tasks post, the pool refuses."""
+
     def accept(self, job: Job) -> None:
         """Queue ``job``; it ends in exactly one ``job.sink.job_ended(job)``."""
+        queue = self._books.queue
         self._counters.posted += 1
-        self._books.queue.put(job, self.clock())
+        queue.put(job, self.clock())
         if job.options.queue_timeout != math.inf:
-            self._set_alarm(self._books.queue.due_at)
-        if self._books.queue.stranded:
+            self._set_alarm(queue.due_at)
+        if queue.stranded:
             self._seats.end_stranded()
         else:
             self._placement.job_came(job)
@@ -180,6 +184,7 @@ class Dispatcher:
             job = handed.get(seq)
             if job is not None:
                 job.sink.job_progressed(job, body)
+        self._call_listeners()
 
     def posted(self, seat: int, seq: int, payload: bytes) -> None:
         job = self._books.workers[seat].handed.get(seq)
@@ -188,6 +193,7 @@ class Dispatcher:
         else:
             answer, task_id, reason = job.sink.job_posts(job, payload)
         self._engine.answer_post(seat, seq, answer, task_id, reason)
+        self._call_listeners()
 
     def worker_died(
         self, seat: int, exit_code: int | None, begun: tuple[int, float] | None
@@ -265,6 +271,9 @@ class Dispatcher:
         if self._books.queue.stranded:
             self._seats.end_stranded()
         self._placement.workers_changed()
+        self._call_listeners()
+
+    def _call_listeners(self) -> None:
         for listener in self._listeners:
             listener()
 

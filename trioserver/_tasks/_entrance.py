@@ -64,6 +64,9 @@ class PoolDispatcher(Protocol):
     def want_room(self) -> None:
         """Somebody waits for room, so ``listener`` must be called when there is some."""
 
+    def has_unheard(self, count: int, size: int) -> None:
+        """So many ends, of so many bytes, wait for ``on_finish``; tasks must not post meanwhile."""
+
     def statistics(self) -> TaskStatistics:
         """All numbers as they are now."""
 
@@ -96,7 +99,8 @@ class Entrance:
         """Ends of which ``on_finish`` has not heard yet."""
         self._unheard_bytes = 0
         self._accounts = Accounts(settings.max_tasks_per_connection)
-        self._is_closed = False
+        self.is_closed = False
+        """Whether nobody is let in any more."""
         self._for_on_finish = Admission(self._has_room_in_queue, accept)
         self._for_others = Admission(self._has_room, accept)
         dispatcher.on_room(self.call)
@@ -140,7 +144,7 @@ class Entrance:
 
     def post_of_task(self, job: Job) -> tuple[Answer, int, str]:
         """Let in what a task posts, if there is room now (`Sink.job_posts`)."""
-        if self._is_closed:
+        if self.is_closed:
             return Answer.CLOSED, 0, CLOSED
         if self._has_room(job):
             return Answer.ACCEPTED, self._accept(job), ""
@@ -155,7 +159,7 @@ class Entrance:
 
     def close(self) -> None:
         """Let nobody in from now on."""
-        self._is_closed = True
+        self.is_closed = True
         self._accounts.close()
         self._for_on_finish.close()
         self._for_others.close()
@@ -187,11 +191,13 @@ class Entrance:
         """The end of ``job`` is on its way to an ``on_finish``; `heard` follows."""
         self.unheard += 1
         self._unheard_bytes += len(job.payload) + len(job.body)
+        self._dispatcher.has_unheard(self.unheard, self._unheard_bytes)
 
     def heard(self, job: Job) -> None:
         """Nobody is to hear of ``job`` any more."""
         self.unheard -= 1
         self._unheard_bytes -= len(job.payload) + len(job.body)
+        self._dispatcher.has_unheard(self.unheard, self._unheard_bytes)
         if job.stream is not None:
             self._accounts.delivered(job.stream)
 

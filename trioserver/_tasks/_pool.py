@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple, cast
 import trio
 
 from trioserver._stopping import GRACE
+from trioserver._tasks._admission import CLOSED
 from trioserver._tasks._calls import KILL_TIME, refuse_in_task, run_jobs
 from trioserver._tasks._entrance import Entrance
 from trioserver._tasks._finishing import FinishLoops
@@ -261,7 +262,11 @@ class Pool:
 
     def _accept(self, job: Job) -> int:
         self._entrance.accepted(job)
-        job.id = next(self._dispatcher.ids)
+        try:
+            job.id = next(self._dispatcher.ids)
+        except BaseException:  # they may come from another process
+            self._entrance.ended(job)
+            raise
         self._jobs[job.id] = job
         self._dispatcher.accept(job)
         return job.id
@@ -270,6 +275,9 @@ class Pool:
         """Take what a task has posted, and a dispatcher elsewhere has accepted."""
         self._entrance.accepted(job)
         self._jobs[job.id] = job
+        if self._entrance.is_closed:
+            # It was accepted before it could be known there that nothing is any more.
+            self._dispatcher.cancel(job, CLOSED)
 
     async def _run(self, jobs: Iterable[Job]) -> list[Completion]:
         refuse_in_task()
