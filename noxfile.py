@@ -79,3 +79,11 @@ def overload(session: nox.Session) -> None:
     """Ten times what the workers can take, half a minute each for small and large payloads."""
     install(session)
     session.run("python", "-m", "benchmarks.overload", *session.posargs)
+
+
+@nox.session(default=False)
+def upheaval(session: nox.Session) -> None:
+    """Processes are killed under load, and then reloaded: a minute each."""
+    install(session)
+    for mode in ("kill", "reload"):
+        session.run("python", "-m", "benchmarks.upheaval", "--mode", mode, *session.posargs)

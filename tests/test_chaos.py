@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 
+import pytest
 from serving import PATIENCE, ROOT
 
 
@@ -48,3 +49,16 @@ def test_overload() -> None:
     accepted, completed = numbers(printed, "accepted"), numbers(printed, "completed")
     assert accepted == completed, printed
     assert all(count > 200 for count in accepted), printed  # the first of each client, and more
+
+
+@pytest.mark.parametrize("mode", ["kill", "reload"])
+def test_upheaval(mode: str) -> None:
+    """While processes are killed or reloaded nobody is refused, and nothing is lost or doubled."""
+    exit_code, printed = run_module("benchmarks.upheaval", "--mode", mode, "--seconds", "3")
+
+    assert exit_code == 0, printed
+    for name in ("refused connections", "losses", "duplicates", "other wrongs", "processes left"):
+        assert numbers(printed, name) == [0], printed
+    deeds = ("event workers killed", "task workers killed", "reloads done")
+    for names in (("answers",), ("runs",), deeds):
+        assert sum(sum(numbers(printed, name)) for name in names) > 0, printed

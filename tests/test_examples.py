@@ -182,7 +182,7 @@ def test_chat_reaches_clients_of_all_event_workers(start_server: StartServer) ->
         for number in range(6):
             client = stack.enter_context(server.connect())
             client.sendall(b"client%d\n" % number)
-            hearer = stack.enter_context(client.makefile("r"))
+            hearer: TextIO = stack.enter_context(client.makefile("r"))
             found = re.fullmatch(rf"([012]) \* client{number} is here\n", hearer.readline())
             assert found
             places.append(found[1])

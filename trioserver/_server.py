@@ -150,16 +150,22 @@ class Server(TaskCalls):
           message: Anything that can be pickled.
 
         Raises:
-          TypeError: if the message cannot be pickled.
+          TypeError: if the message cannot be pickled, or ``worker_id`` is no whole number.
           ValueError: if there is no such worker, or it is this one, or the message is larger than
             `Settings.max_task_size`.
           RuntimeError: if the app has no ``on_message``.
           trio.WouldBlock: if too many messages are on their way.
         """
+        if type(worker_id) is not int:
+            raise TypeError(f"worker_id must be a whole number: {worker_id!r}")
         self._whole.send_message(worker_id, message)
 
     def broadcast(self, message: object) -> None:
-        """Have ``on_message`` called in all other event workers; else as `send_message`."""
+        """Have ``on_message`` called in all other event workers; else as `send_message`.
+
+        During a reload these are the old ones too, which serve their last connections, and among
+        them the one that had the same number.
+        """
         self._whole.send_message(None, message)
 
     def cancel(self, task_id: int) -> bool:

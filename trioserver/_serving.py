@@ -137,7 +137,7 @@ class Surroundings:
     may_accept: Callable[[], Awaitable[object]]
     """Called when it is ready; returns when the sockets listen and it may accept."""
     beside: Callable[[], Awaitable[object]]
-    """Runs while it lives."""
+    """Runs while it accepts, and, where others go on, until it closes what is idle."""
     is_alone: bool = False
     """Whether its start and its stop are the server's, and worth a line in the log."""
     on_worn_out: Callable[[], object] | None = None
@@ -228,22 +228,24 @@ async def _live(
         surroundings.whole.join(server, connections, pool)
         connections.on_closing = None if pool is None else pool.cancel_of_stream
         await _start(app, server)
-        # 1. nobody is accepted any more
-        async with trio.open_nursery() as accepting:
-            accepting.start_soon(surroundings.beside)
-            await surroundings.may_accept()
-            for listener in listeners:
-                accepting.start_soon(listener.accept_into, connections)
-            _log_start(level, app, server, trio.current_time() - began)
-            task_status.started(server)
-            await stopping.wait_requested()
-            _log_stop(level, settings, stopping)
-            accepting.cancel_scope.cancel()
-        if stopping.keeps_listening:
-            await stopping.wait_before_idle_ones_close(connections.wait_none)
-        else:
-            for listener in listeners:
-                listener.close()
+        async with trio.open_nursery() as beside:
+            beside.start_soon(surroundings.beside)
+            # 1. nobody is accepted any more
+            async with trio.open_nursery() as accepting:
+                await surroundings.may_accept()
+                for listener in listeners:
+                    accepting.start_soon(listener.accept_into, connections)
+                _log_start(level, app, server, trio.current_time() - began)
+                task_status.started(server)
+                await stopping.wait_requested()
+                _log_stop(level, settings, stopping)
+                accepting.cancel_scope.cancel()
+            if stopping.keeps_listening:
+                await stopping.wait_before_idle_ones_close(connections.wait_none)
+            else:
+                for listener in listeners:
+                    listener.close()
+            beside.cancel_scope.cancel()
     if app.on_worker_stop is not None:
         with stopping.for_a_stage() as stage:
             await contained(logger, "on_worker_stop", app.on_worker_stop, server)

@@ -97,7 +97,8 @@ def _run(directory: Path, mode: str, seconds: float, seed: int) -> int:
         times.processes_left = server.processes_left()
         times.log = server.log
     assert times.upheaval is not None
-    return _report(times, Story(logs, times.upheaval.killed, is_peaceful=times.is_peaceful))
+    killed, left = times.upheaval.killed, times.findings.left
+    return _report(times, Story(logs, killed, left, is_peaceful=times.is_peaceful))
 
 
 async def _live_through(times: Times, server: Served, port: int, directory: Path) -> None:
@@ -197,7 +198,7 @@ def _report(times: Times, story: Story) -> int:
         ("closed on unread requests", len(unread)),
         ("most zombies at a time", watch.most_zombies),
         ("RSS of the manager", " to ".join(map(mib, quarters(watch.manager)))),
-        ("RSS of event workers", " to ".join(map(mib, quarters(watch.event_workers)))),
+        ("RSS of the largest event worker", " to ".join(map(mib, quarters(watch.event_workers)))),
         ("descriptors, begin and end", f"{begin.total()}, {end.total()}"),
         ("exit code of the server", times.exit_code),
         ("refused connections", len(wrongs["refused"])),
@@ -208,7 +209,7 @@ def _report(times: Times, story: Story) -> int:
         ("errors in the server's log", len(wrongs["error"])),
         ("processes left", len(wrongs["left"])),
     ):
-        print(f"  {name:30} {value}")
+        print(f"  {name:32} {value}")
     for what, found in wrongs.items():
         for words in found[:_MAX_NAMED]:
             print(f"{what}: {words}")

@@ -52,6 +52,8 @@ class Findings:
     """When each was first seen."""
     workers: set[int] = attrs.field(factory=set)
     """The numbers of those that have answered."""
+    left: set[str] = attrs.field(factory=set)
+    """The tokens of requests whose client has left without waiting."""
     refused: list[str] = attrs.field(factory=list)
     cuts: list[Cut] = attrs.field(factory=list)
     wrong: list[str] = attrs.field(factory=list)
@@ -154,7 +156,9 @@ class _Session:
             left -= batch
             await stream.send_all(b"".join(self._new_request(left + i) for i in range(batch)))
             if leaves_early and left == 0:
-                return True  # what the connection owns is cancelled
+                # What the connection owns is cancelled.
+                self._findings.left.update(self._waiting)
+                return True
             while self._waiting:
                 if not await self._hear(stream):
                     return False

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from benchmarks.served import PATIENCE
+from benchmarks.upheaval._watch import workers_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +43,7 @@ class Upheaval:
 
     Args:
       server: Where.
-      clients: Some of whom ask the server for its processes.
+      clients: Of whom one asks the server how it is.
       directory: Where the app is.
     """
 
@@ -58,11 +59,13 @@ class Upheaval:
 
     async def kill(self, random: Random) -> None:
         """Kill a process twice a second, until cancelled."""
+        next_at = trio.current_time()
         while True:
-            await trio.sleep(_KILL_PERIOD)
-            numbers = await self._numbers()
-            event_workers = [one["pid"] for one in numbers["event_workers"] if one["pid"]]
-            task_workers = [one["pid"] for one in numbers["workers"] if one["pid"]]
+            next_at += _KILL_PERIOD
+            await trio.sleep_until(next_at)
+            event_workers, task_workers = workers_of(self._server.pid)
+            if not event_workers + task_workers:
+                continue
             pid = random.choice(event_workers + task_workers)
             if pid in event_workers:
                 self.killed.setdefault(pid, time.monotonic())
@@ -110,10 +113,3 @@ class Upheaval:
             and not now["is_reloading"]
             and answer["marker"] == max(self.written, default=0)
         )
-
-    async def _numbers(self) -> dict[str, Any]:
-        while True:
-            answer = await self._clients.ask("statistics")
-            if answer is not None:
-                numbers: dict[str, Any] = answer["numbers"]
-                return numbers

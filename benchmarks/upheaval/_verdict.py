@@ -7,11 +7,13 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Container, Iterable, Mapping
     from pathlib import Path
 
     from benchmarks.upheaval._clients import Cut
 
+_CANCELLED: Final = ("TaskCancelled", "left")
+"""How tasks may end whose client has left: as their connection's, or as their caller's."""
 _ROUNDING: Final = 1.0
 """Seconds between a kill and its effect that a slow machine may put there."""
 
@@ -22,11 +24,15 @@ class Story:
     Args:
       logs: The directory with a log of each process.
       killed: Event workers that were killed, and when.
+      left: Tokens of requests whose clients did not wait.
       is_peaceful: Whether nothing was killed, so that every task must run and complete.
     """
 
-    def __init__(self, logs: Path, killed: Mapping[int, float], *, is_peaceful: bool) -> None:
+    def __init__(
+        self, logs: Path, killed: Mapping[int, float], left: Container[str], *, is_peaceful: bool
+    ) -> None:
         self._killed = killed
+        self._left = left
         self._is_peaceful = is_peaceful
         # By token: who hears of it, and how often it may be tried again.
         self.posted: dict[str, tuple[int, int]] = {}
@@ -115,13 +121,13 @@ class Story:
         for token, kinds in self.ends.items():
             if "completed" in kinds and token not in self.runs:
                 found.append(f"{token} completed without a run")
-            if self._is_peaceful and set(kinds) - {"completed", "TaskCancelled"}:
+            allowed = {"completed", *(_CANCELLED if token in self._left else ())}
+            if self._is_peaceful and set(kinds) - allowed:
                 found.append(f"{token} ended as {kinds}")
-        # A process that was killed may not have come to write down what it has posted.
         found += [
             f"{token} was not posted, but has run or ended"
             for token, who in self._who.items()
-            if token not in self.posted and not who & self._killed.keys() and self._is_own(token)
+            if token not in self.posted and not who & self._killed.keys() and self._is_noted(token)
         ]
         for number, markers in self._markers.items():
             in_order = [marker for _, marker in sorted(markers)]
@@ -129,9 +135,13 @@ class Story:
                 found.append(f"event worker {number} ran code {in_order}")
         return found
 
-    def _is_own(self, token: str) -> bool:
-        """Whether an event worker posted it, and not a task, whose worker may be dead too."""
-        return self._is_peaceful or "/" not in token
+    def _is_noted(self, token: str) -> bool:
+        """Whether whoever posted it has lived to write that down.
+
+        A task that posts may be killed: with its worker, or because its client has left.
+        """
+        parent, _, is_child = token.partition("/")
+        return not is_child or (self._is_peaceful and parent not in self._left)
 
     # Connections
 

@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     from benchmarks.served import Served
 
 _EVENT_WORKER: Final = re.compile(b"event[- ]worker")
-"""In a command line, as it is or as a title."""
+_TASK_WORKER: Final = re.compile(rb"task worker|multiprocessing\.spawn")
+"""In a command line, or in a title."""
 _PERIOD: Final = 1.0
 _LASTING: Final = 5
 """Samples, one after the other, after which a zombie is one that nobody buries."""
+_ENOUGH: Final = 20
+"""Samples; what fewer ones show is how processes begin."""
 _TOLERANCE: Final = 1.10
 _MORE: Final = 4 * 2**20
 
@@ -42,7 +45,7 @@ class Watch:
         self.manager: list[int] = []
         """Bytes of memory."""
         self.event_workers: list[int] = []
-        """The same, the median of all of them."""
+        """The same, of the largest; others may just have been started."""
         self.most_zombies = 0
         self.lasting_zombies: set[int] = set()
         self._zombies: Counter[int] = Counter()
@@ -62,7 +65,7 @@ class Watch:
         sizes = [_rss(pid) for pid, (_, line) in tree.items() if _EVENT_WORKER.search(line)]
         alive = [size for size in sizes if size]
         if alive:
-            self.event_workers.append(int(median(alive)))
+            self.event_workers.append(max(alive))
         zombies = {pid for pid, (state, _) in tree.items() if state == "Z"}
         self.most_zombies = max(self.most_zombies, len(zombies))
         self._zombies = Counter({pid: self._zombies[pid] + 1 for pid in zombies})
@@ -73,7 +76,7 @@ class Watch:
         found = []
         for name, sizes in (("manager", self.manager), ("event workers", self.event_workers)):
             before, after = quarters(sizes)
-            if after > before * _TOLERANCE + _MORE:
+            if len(sizes) >= _ENOUGH and after > before * _TOLERANCE + _MORE:
                 found.append(f"RSS of the {name}: {before} before, {after} after")
         return found
 
@@ -96,13 +99,30 @@ def _rss(pid: int) -> int | None:
 
 def _descendants(pid: int) -> Iterator[tuple[int, str, bytes]]:
     """Pid, state and command line of all that a process has started, zombies too."""
+    for child in _children(pid):
+        with suppress(OSError):
+            state = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0]
+            yield child, state, Path(f"/proc/{child}/cmdline").read_bytes()
+            yield from _descendants(child)
+
+
+def _children(pid: int) -> list[int]:
     listed: list[str] = []
     with suppress(OSError):
         # Threads start children too, and each has a list of its own.
         for thread in Path(f"/proc/{pid}/task").iterdir():
             listed += (thread / "children").read_text().split()
-    for child in map(int, listed):
+    return list(map(int, listed))
+
+
+def workers_of(manager: int) -> tuple[list[int], list[int]]:
+    """The pids of its event workers and of its task workers, starting ones too."""
+    event_workers, task_workers = [], []
+    for pid in _children(manager):
         with suppress(OSError):
-            state = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0]
-            yield child, state, Path(f"/proc/{child}/cmdline").read_bytes()
-            yield from _descendants(child)
+            line = Path(f"/proc/{pid}/cmdline").read_bytes()
+            if _EVENT_WORKER.search(line):
+                event_workers.append(pid)
+            elif _TASK_WORKER.search(line):
+                task_workers.append(pid)
+    return event_workers, task_workers

@@ -12,6 +12,7 @@ import os
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Final
+from weakref import WeakSet
 
 import attrs
 import trio
@@ -81,7 +82,8 @@ class Manager:
         self._began = trio.current_time()
         self._task_ids = itertools.count(0, IDS)
         self._stream_ids = itertools.count(1, IDS)
-        self._warned_of: set[EventWorker] = set()
+        # Event workers that lose messages.
+        self._deaf: WeakSet[EventWorker] = WeakSet()
         # Set when they are open.
         self.dispatcher: Dispatcher | None = None
         self.staff: Staff
@@ -161,15 +163,21 @@ class Manager:
 
     def _send(self, source: EventWorker, number: int, message: bytes) -> None:
         for worker in self.staff.workers:
-            if worker is self.staff.current(worker.number) and (
-                worker.number != source.number if number == ALL else worker.number == number
-            ):
-                if worker.unsent <= _MAX_UNSENT:
-                    self._warned_of.discard(worker)
-                    worker.send(source.number, message)
-                elif worker not in self._warned_of:
-                    self._warned_of.add(worker)
-                    logger.error("%s does not read: messages for it are lost", worker)
+            # Old ones serve connections as well, whose clients are among all.
+            is_meant = worker.number == number and worker is self.staff.current(number)
+            if (is_meant or number == ALL) and worker is not source and self._reads(worker):
+                worker.send(source.number, message)
+
+    def _reads(self, worker: EventWorker) -> bool:
+        """Whether messages to it need not be lost."""
+        # One that has lost some is far behind, and is not to lose every other one from now on.
+        is_deaf = worker.unsent > (_MAX_UNSENT // 2 if worker in self._deaf else _MAX_UNSENT)
+        if not is_deaf:
+            self._deaf.discard(worker)
+        elif worker not in self._deaf:
+            self._deaf.add(worker)
+            logger.error("%s does not read: messages for it are lost", worker)
+        return not is_deaf
 
     async def _reload(self, only_task_workers: bool) -> None:  # noqa: FBT001  # see `Reloads.run`
         self._notifier.reloading()

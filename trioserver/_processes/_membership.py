@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, final
 
 import trio
@@ -30,7 +31,9 @@ logger = logging.getLogger("trioserver.server")
 _MAX_UNSENT: Final = 64 * 2**20
 """Bytes of messages, and all else, that may wait for the manager to read them."""
 _MAX_MESSAGES: Final = 10_000
-"""Messages that may wait for ``on_message``; the oldest ones are worth no more than the newest."""
+"""Messages that may wait for ``on_message``; those that come on top of these are lost."""
+_MAX_MESSAGE_BYTES: Final = 64 * 2**20
+"""Bytes of them, unless it is one alone."""
 
 
 @final
@@ -77,6 +80,9 @@ class Member:
         self._messages_in, self._messages = trio.open_memory_channel[tuple[int, bytes]](
             _MAX_MESSAGES
         )
+        self._message_bytes = 0
+        # Since messages wait that left no room for others.
+        self._lost_messages = 0
         # Set by the server, which is made later.
         self._server: Server
 
@@ -122,11 +128,10 @@ class Member:
     def send_message(self, worker_id: int | None, message: object) -> None:
         if self._app.on_message is None:
             raise RuntimeError(f"{self._app.name} has no on_message: nobody would hear a message")
-        if worker_id is not None:
-            if type(worker_id) is not int:
-                raise TypeError(f"worker_id must be a whole number: {worker_id!r}")
-            if worker_id == self._worker_id or not 0 <= worker_id < self._settings.worker_num:
-                raise ValueError(f"worker_id must be that of another event worker: {worker_id!r}")
+        if worker_id is not None and (
+            worker_id == self._worker_id or not 0 <= worker_id < self._settings.worker_num
+        ):
+            raise ValueError(f"worker_id must be that of another event worker: {worker_id!r}")
         body = dump(message, "the message", self._settings.max_task_size)
         if self._channel.unsent > _MAX_UNSENT:
             raise trio.WouldBlock
@@ -145,11 +150,17 @@ class Member:
 
     async def hear_messages(self) -> None:
         """Call ``on_message`` for what others send, one after the other, until cancelled."""
-        on_message = self._app.on_message
         async for source, body in self._messages:
-            if on_message is not None:
-                message = pickle.loads(body)
-                await contained(logger, "on_message", on_message, self._server, source, message)
+            self._message_bytes -= len(body)
+            await contained(logger, "on_message", self._hear_message, source, body)
+            if self._lost_messages and not self._messages.statistics().current_buffer_used:
+                logger.error("%d messages are lost", self._lost_messages)
+                self._lost_messages = 0
+
+    async def _hear_message(self, source: int, body: bytes) -> None:
+        assert self._app.on_message is not None, "others are not taken"
+        # What unpickling raises is the app's as well.
+        await self._app.on_message(self._server, source, pickle.loads(body))
 
     def hear(self, records: list[Record]) -> None:
         """Do what the manager says."""
@@ -173,11 +184,15 @@ class Member:
         return self._room.connections(self._seat) > self._room.fewest_connections()
 
     def _take_message(self, source: int, body: bytes) -> None:
-        try:
-            self._messages_in.send_nowait((source, body))
-        except trio.WouldBlock:
-            logger.error(
-                "a message of event worker %d is lost: %d wait for on_message already",
-                source,
-                _MAX_MESSAGES,
-            )
+        if self._app.on_message is None:  # a reload has taken it away
+            return
+        held = self._message_bytes
+        if not held or held + len(body) <= _MAX_MESSAGE_BYTES:
+            with suppress(trio.WouldBlock):
+                self._messages_in.send_nowait((source, body))
+                self._message_bytes += len(body)
+                return
+        if not self._lost_messages:
+            waiting = self._messages.statistics().current_buffer_used
+            logger.error("messages are being lost: %d wait for on_message already", waiting)
+        self._lost_messages += 1
