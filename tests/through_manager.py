@@ -47,6 +47,8 @@ def connected(stack: ExitStack) -> tuple[socket.socket, socket.socket]:
 class EventWorker:
     """What an event worker process and its manager have of each other."""
 
+    dispatcher_type = RemoteDispatcher
+
     def __init__(
         self,
         desk: Desk,
@@ -60,7 +62,7 @@ class EventWorker:
         desk.room.open_seat(seat)
         self.guest = Guest(desk, self.ours, seat)
         ids: Iterator[int] = desk.ids
-        self.dispatcher = RemoteDispatcher(self.theirs, desk.room, seat, ids, self.statistics)
+        self.dispatcher = self.dispatcher_type(self.theirs, desk.room, seat, ids, self.statistics)
 
     def statistics(self) -> TaskStatistics:
         """Ask, as an event worker does: what it had said before comes first."""
@@ -80,6 +82,8 @@ class EventWorker:
 
     def die(self) -> tuple[int, int]:
         """As of now nothing is heard of it, and nothing is told."""
+        if self.guest.is_gone:
+            return 0, 0
         self.ours.hang_up()
         self.theirs.hang_up()
         return self.guest.leave()
@@ -102,12 +106,13 @@ async def open_event_worker(
     desk: Desk,
     seat: int = 0,
     between: Callable[[ExitStack, trio.Nursery], tuple[socket.socket, socket.socket]] | None = None,
+    worker_type: type[EventWorker] = EventWorker,
 ) -> AsyncIterator[EventWorker]:
     """A process that posts tasks; it dies at the end, and the manager hears what it had said."""
     with ExitStack() as stack:
         async with trio.open_nursery() as nursery:
             ends = connected(stack) if between is None else between(stack, nursery)
-            worker = EventWorker(desk, seat, ends, nursery)
+            worker = worker_type(desk, seat, ends, nursery)
             nursery.start_soon(worker.ours.listen, worker.hear_guest)
             nursery.start_soon(worker.theirs.listen, worker.hear_manager)
             try:

@@ -127,6 +127,8 @@ class RemoteDispatcher:
                 self._has_posted(task_id, body)
             elif kind == Say.ROOM:
                 self._is_wanting = False
+                # Who waits for something else than room in the queue does not look at it.
+                self._seen = self._room.look().version
             else:
                 others.append(record)
         for listener in self._listeners:
