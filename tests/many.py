@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from serving import PATIENCE, ROOT, ServerProcess, children_of, is_running, wait_until
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterator
 
 APP = """
@@ -248,7 +248,7 @@ class ManyProcesses(ServerProcess):
         (self.directory / name).unlink()
 
     def wait_file(self, name: str) -> None:
-        wait_until(lambda: (self.directory / name).exists(), f"file {name}")
+        wait_until((self.directory / name).exists, f"file {name}")
 
     def wait_log(self, text: str, count: int = 1) -> None:
         wait_until(lambda: self.log.count(text) >= count, f"{text!r} in\n{self.log}")

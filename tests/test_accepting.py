@@ -14,7 +14,8 @@ import trio
 import trio.testing
 from net import Seen, logged, receive_all, receive_exactly, serving
 
-from trioserver._net._listeners import Listener, bind_all
+from trioserver._net._binding import bind_all
+from trioserver._net._listeners import Listener
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

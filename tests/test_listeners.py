@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trioserver._errors import AddressError
-from trioserver._net._listeners import Listener, bind_all
+from trioserver._net._binding import bind_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from trioserver._net._listeners import Listener
 
 
 def port_of(listener: Listener) -> int:

@@ -28,7 +28,7 @@ def test_a_killed_event_worker_is_replaced(tmp_path: Path) -> None:
 
 
 def test_its_tasks_are_cancelled_or_run_on_and_count_as_abandoned(tmp_path: Path) -> None:
-    """Those of its connections are cancelled, the server's run to their end; nobody hears either."""
+    """Those of its connections are cancelled, the server's run on; nobody hears of either."""
     with many_processes(tmp_path, task_workers=2) as server:
         clients = server.clients_of_all()
         clients[0].ask("own hang x")

@@ -311,7 +311,7 @@ async def test_a_stop_ends_a_reload_quietly(module: Module, here: Path, gate: Ga
             old = workers.pids
             await workers.engine.reload()
             (here / "hold").touch()
-            nursery.start_soon(outcome, workers.engine.reload, outcomes)
+            nursery.start_soon(outcome, workers.engine.reload, outcomes)  # noqa: ASYNC111
             nursery.start_soon(outcome, lambda: workers.engine.scale(3), outcomes)
             starting = (await gate.wait_for(2))[1]
             pids = [*old, *workers.pids, starting]

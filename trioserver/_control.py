@@ -24,7 +24,7 @@ from trioserver._addresses import UnixAddress, parse_address
 from trioserver._bare import Body
 from trioserver._control_answers import answer, refusal
 from trioserver._errors import AddressError
-from trioserver._net._listeners import bind_unix
+from trioserver._net._unix_sockets import bind_unix
 from trioserver._peers import uid_of_peer
 
 if TYPE_CHECKING:

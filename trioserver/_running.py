@@ -13,7 +13,7 @@ from trioserver._alone import Alone
 from trioserver._anew import Anew, execute_anew
 from trioserver._control import bind_control
 from trioserver._inheritance import Inheritance, take_inheritance
-from trioserver._net._listeners import bind_all
+from trioserver._net._binding import bind_all
 from trioserver._notifying import Notifier
 from trioserver._pid_file import open_pid_file
 from trioserver._processes._plan import own_files

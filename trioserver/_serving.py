@@ -20,9 +20,9 @@ from trioserver._bare import without_groups
 from trioserver._errors import AppError, summary_of
 from trioserver._guard import contained
 from trioserver._importing import refuse_in_spawned_child
+from trioserver._net._binding import bind_all
 from trioserver._net._connections import Protocol, open_connections
 from trioserver._net._frame_limit import FrameLimit
-from trioserver._net._listeners import bind_all
 from trioserver._pacing import Pacer
 from trioserver._server import Server
 from trioserver._settings import Settings

@@ -245,7 +245,7 @@ class EventWorker:
                 self._guest = Guest(self._desk, self._channel, self.seat)
             nursery.start_soon(self._watch)
             nursery.start_soon(answer_questions, asked, nursery, self._answer)
-            nursery.start_soon(self._listen, nursery)
+            nursery.start_soon(self._listen)
             await process.wait()
             try:
                 self._channel.read_all(self._hear)
@@ -254,7 +254,7 @@ class EventWorker:
             self._channel.hang_up()
             nursery.cancel_scope.cancel()
 
-    async def _listen(self, nursery: trio.Nursery) -> None:
+    async def _listen(self) -> None:
         assert self._channel is not None
         try:
             await self._channel.listen(self._hear)

@@ -21,7 +21,7 @@ import trioserver
 from trioserver._bare import without_groups
 from trioserver._control import bind_control
 from trioserver._errors import AppError
-from trioserver._net._listeners import bind_all
+from trioserver._net._binding import bind_all
 from trioserver._notifying import Notifier
 from trioserver._pid_file import open_pid_file
 from trioserver._processes._channel import ALL, Say
@@ -252,7 +252,7 @@ async def _serve(plan: Plan, early: Sequence[int]) -> int:
     return 1 if stopping.cut else 0
 
 
-async def manage(
+async def manage(  # noqa: ASYNC128  # `_live` calls started()
     manager: Manager,
     plan: Plan,
     listeners: Sequence[Listener],
