@@ -98,7 +98,7 @@ class Room:
 
     def open_seat(self, seat: int) -> None:
         """A process takes it."""
-        self._clear(seat)
+        self.close_seat(seat)
         self._words[_SEATS] = max(self._words[_SEATS], seat + 1)
 
     def close_seat(self, seat: int) -> None:
