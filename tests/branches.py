@@ -95,7 +95,7 @@ class CountingWorker(EventWorker):
 
 
 class Branch:
-    """One event worker, its connections, and what they have heard (what `People` has of a world)."""
+    """One event worker, its connections, and what they have heard: a world for its `People`."""
 
     def __init__(self, world: ManagerWorld) -> None:
         self.world = world
@@ -163,7 +163,7 @@ class BranchPeople(People):
     async def disconnect(self, stream: FakeStream) -> None:
         await trio.sleep(self.random.uniform(0, 2))
         stream.is_closed = True
-        self.world.pool.cancel_of_stream(stream)  # type: ignore[arg-type]  # all that it knows
+        self.world.pool.cancel_of_stream(stream)
 
 
 class Relay:

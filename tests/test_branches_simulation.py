@@ -1,8 +1,9 @@
-"""Several pools at one dispatcher, by seed: posts, ends, deaths of workers of both kinds, the stop."""
+"""Several pools at one dispatcher, by seed: posts, ends, deaths of both kinds of workers."""
 
 from __future__ import annotations
 
 import logging
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -60,7 +61,7 @@ async def live(world: ManagerWorld) -> None:
             for seat in range(count):
                 branch = Branch(world)
                 world.branches.append(branch)
-                branches.start_soon(live_in, branch, seat, seat == dying)
+                branches.start_soon(partial(live_in, branch, seat, dies=seat == dying))
         # What nobody hears of any more runs on, and ends.
         with trio.fail_after(100):
             while world.counts != (0, 0):  # noqa: ASYNC110  # in the model's time
@@ -69,7 +70,7 @@ async def live(world: ManagerWorld) -> None:
         around.cancel_scope.cancel()
 
 
-async def live_in(branch: Branch, seat: int, dies: bool) -> None:
+async def live_in(branch: Branch, seat: int, *, dies: bool) -> None:
     """One event worker, until it leaves or dies."""
     world, random = branch.world, branch.random
     dies_at = random.uniform(0, 2 * world.shape.stop_at)
@@ -140,7 +141,7 @@ def check_end(world: ManagerWorld) -> None:
 
 
 def test_every_task_is_heard_of_once_where_it_was_posted(seeds: Seeds) -> None:
-    """Whichever process dies: nobody else loses or doubles anything, waits in vain, or gets more."""
+    """Whichever process dies: nobody else loses or doubles anything, or waits in vain."""
     seeds.each(simulate)
 
 

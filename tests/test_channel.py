@@ -37,8 +37,9 @@ class Ends:
 
 @asynccontextmanager
 async def open_ends() -> AsyncIterator[Ends]:
-    with ExitStack() as stack, trio.fail_after(30):
+    with ExitStack() as stack:
         async with trio.open_nursery() as nursery:
+            nursery.cancel_scope.deadline = trio.current_time() + 30
             yield Ends(*connected(stack), nursery)
             nursery.cancel_scope.cancel()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +18,45 @@ from trioserver._pacing import Pacer
 from trioserver._processes._channel import _POST, Say
 from trioserver._settings import Settings
 from trioserver._stopping import Stopping
+from trioserver._tasks._admission import CLOSED
 from trioserver._tasks._pool import Pool, open_pool
-from trioserver._tasks._wire import Answer, Status, WireError
+from trioserver._tasks._wire import Answer, Failure, Status, WireError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from trioserver import Completion
+    from trioserver._processes._channel import Record
     from trioserver._processes._guest import Desk
     from trioserver._tasks._job import Job
+
+
+class Users:
+    """Of a class that a pickle has to look up."""
+
+
+class Audit:
+    """Counts what is looked up for a pickle while the manager's side is at work."""
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self.seen = {True: 0, False: 0}
+        sys.addaudithook(self.hook)
+
+    def hook(self, event: str, _args: object) -> None:
+        if event == "pickle.find_class":
+            self.seen[self.depth > 0] += 1
+
+    def watch(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(*args: object) -> Any:
+            self.depth += 1
+            try:
+                return function(*args)
+            finally:
+                self.depth -= 1
+
+        return watched
+
 
 GOOD = _POST.pack(0, False, math.inf, math.inf, 0, -1)
 
@@ -99,13 +130,27 @@ async def open_several(count: int = 1, **settings: Any) -> AsyncIterator[Several
         (Say.POST, _POST.pack(0, False, math.inf, math.inf, 0, -2)),
         (Say.POST, _POST.pack(0, False, math.inf, math.inf, 0, 1)),
     ],
-    ids="empty short kind timeout negative queue_timeout nan worker there-is-none".split(),
+    ids=[
+        "empty",
+        "short",
+        "kind",
+        "timeout",
+        "negative",
+        "queue_timeout",
+        "nan",
+        "worker",
+        "there-is-none",
+    ],
 )
 async def test_what_cannot_have_been_posted_is_refused(kind: Say, body: bytes) -> None:
     """What came before it was taken, what came with it after it is not, and the books are whole."""
     async with open_several(2) as several:
         guest = several.workers[0].guest
-        records = [(Say.POST, 50, GOOD + b"x"), (kind, 51, body), (Say.POST, 52, GOOD)]
+        records: list[Record] = [
+            (Say.POST, 50, GOOD + b"x"),
+            (kind, 51, body),
+            (Say.POST, 52, GOOD),
+        ]
         with pytest.raises(WireError):
             guest.hear(records)
         assert list(guest.jobs) == [50]
@@ -256,8 +301,7 @@ async def test_what_a_task_posts_after_the_end_of_its_pool_is_cancelled() -> Non
         several.engine.dispatcher.posted(0, 1, pickle.dumps("child"))
         await wait_all_tasks_blocked()
         assert [str(completion.error) for completion in several.finished[0]] == [
-            "the task was cancelled before it began: "
-            "no more tasks are accepted: the server is stopping"
+            f"the task was cancelled before it began: {CLOSED}"
         ]
         several.engine.end(0)
 
@@ -318,3 +362,33 @@ async def test_the_tasks_of_a_dead_one() -> None:
         assert (statistics.abandoned, statistics.is_balanced) == (3, True)
         assert (len(several.finished[0]), len(several.finished[1])) == (0, 1)
         several.pools[0]._jobs.clear()
+
+
+async def test_the_manager_unpickles_nothing_of_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither data nor results, failures, values or what tasks post; who posted it does."""
+    audit, users = Audit(), pickle.dumps(Users())
+    monkeypatch.setattr(EventWorker, "hear_guest", audit.watch(EventWorker.hear_guest))
+    async with open_several() as several:
+        dispatcher = several.engine.dispatcher
+        for name in ("reported", "progressed", "posted", "cancel", "worker_died", "look_after"):
+            monkeypatch.setattr(dispatcher, name, audit.watch(getattr(dispatcher, name)))
+        several.post(0, Users())
+        several.post(0, Users())
+        await wait_all_tasks_blocked()
+        several.engine.begin(0)
+        dispatcher.progressed(0, [(1, users)])
+        dispatcher.posted(0, 1, users)
+        await wait_all_tasks_blocked()
+        several.engine.finish(0, body=users)
+        several.engine.send(0)
+        several.engine.begin(0)
+        failure = Failure("Users: no", "", pickle.dumps(Users())).pack()
+        several.engine.finish(0, status=Status.FAILED, body=failure)
+        several.engine.send(0)
+        await several.run_out()
+        for completion in several.finished[0]:
+            assert isinstance(completion.data, Users)
+        assert isinstance(several.finished[0][0].result, Users)
+        assert isinstance(several.values[0], Users)
+    assert audit.seen[False] >= 4
+    assert audit.seen[True] == 0

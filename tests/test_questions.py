@@ -79,7 +79,7 @@ def test_a_dead_manager_is_noticed_at_once(ends: tuple[socket.socket, socket.soc
 
 def test_ids_can_be_asked_for_again(ends: tuple[socket.socket, socket.socket]) -> None:
     """One failure does not end them."""
-    ours, theirs = ends
+    ours, _ = ends
     asker = Asker(ours)
     ids = Ids(asker, Ask.TASK_IDS)
     ours.shutdown(socket.SHUT_RD)
