@@ -79,7 +79,8 @@ class CountingRemote(RemoteDispatcher):
     branch: Branch
 
     def accept(self, job: Job) -> None:
-        super().accept(job)
+        if not self.branch.is_dead:  # else no process is there that could post it
+            super().accept(job)
         self.branch.accepted(job)
 
     def _has_posted(self, task_id: int, body: bytes) -> None:
@@ -94,7 +95,7 @@ class CountingWorker(EventWorker):
 
 
 class Branch:
-    """One event worker, its connections, and what they heard (what `People` has of a world)."""
+    """One event worker, its connections, and what they have heard: a world for its `People`."""
 
     def __init__(self, world: ManagerWorld) -> None:
         self.world = world
@@ -109,7 +110,19 @@ class Branch:
         self.heard: dict[int, str] = {}
         self.delivered = 0
         self.alive: set[Job] = set()
+        self.guest: Guest
         self.is_dead = False
+        # How many of its tasks had ended when it died.
+        self.ended_before = 0
+
+    def die(self) -> None:
+        self.is_dead = True
+        self.ended_before = sum(job.status is not None for job in self.tasks)
+
+    @property
+    def tasks(self) -> list[Job]:
+        """All that the manager has had of it."""
+        return [job for job in self.world.jobs.values() if job.sink is self.guest]
 
     def drawn_options(self) -> dict[str, Any]:
         return self.world.drawn_options()

@@ -67,7 +67,7 @@ class RemoteDispatcher:
 
     @property
     def waiting(self) -> int:
-        self._seen, waiting, self._held = self._room.look()
+        self._seen, waiting, self._held = self._room.look_fast()
         return waiting
 
     @property
