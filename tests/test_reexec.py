@@ -8,12 +8,18 @@ import signal
 import socket
 import sys
 import threading
+import types
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from serving import PATIENCE, ROOT, ServerProcess, wait_until
+
+from trioserver import Settings
+from trioserver._anew import Anew
+from trioserver._app import load_app
+from trioserver._stopping import Stopping
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -371,6 +377,24 @@ def test_max_request(serve: Serve) -> None:
     wait_ready(server, 2)
     assert server.ask(b"plain\n") == b"0 2\n"
     assert server.stop() == 0
+
+
+async def test_a_program_that_is_in_no_file(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What came from stdin is gone: the reload is refused, and the server goes on."""
+
+    async def on_receive(stream: object, data: bytes) -> None: ...
+
+    monkeypatch.setitem(sys.modules, "__main__", types.ModuleType("__main__"))
+    monkeypatch.setattr(sys, "orig_argv", ["python"])
+    stopping = Stopping(1)
+    app = load_app(types.SimpleNamespace(on_receive=on_receive))
+    await Anew(app, Settings(), stopping).start()
+
+    assert not stopping.is_requested
+    (message,) = caplog.messages
+    assert message.endswith(": the program is not in a file, so it cannot be executed anew")
 
 
 def test_a_stop_in_the_last_moment_of_the_old_program(serve: Serve, tmp_path: Path) -> None:

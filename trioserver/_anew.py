@@ -60,6 +60,7 @@ class Anew:
     async def start(self) -> None:
         """Have the server hand over if the new code loads; log why not if it does not."""
         try:
+            _refuse_if_gone()
             await check_anew(plan_of(self._app, self._settings))
         except AppError as exc:
             logger.error(  # noqa: TRY400  # where it was raised says nothing about the app
@@ -69,6 +70,14 @@ class Anew:
             )
         else:
             self._stopping.retire()
+
+
+def _refuse_if_gone() -> None:
+    """A program that Python has read from stdin cannot be read once more."""
+    main = sys.modules["__main__"]
+    is_file = os.path.isfile(getattr(main, "__file__", None) or "")
+    if not is_file and main.__spec__ is None and "-c" not in sys.orig_argv:
+        raise AppError("the program is not in a file, so it cannot be executed anew")
 
 
 def execute_anew(inheritance: Inheritance, is_stopped: Callable[[], bool]) -> None:

@@ -103,7 +103,9 @@ def run(
 
     Signals stop it as on the command line, so call it in the main thread; the environment and the
     command line's flags count as well. A script must call it under
-    ``if __name__ == "__main__":``, since each task worker runs the script again.
+    ``if __name__ == "__main__":``, since each task worker runs the script again. A reload of a
+    server that is one process runs it again, too, in the same process and from its beginning; the
+    settings are those of the start then.
 
     Args:
       app: A class, an object or a module with ``on_*`` attributes, or ``"module:attr"``.

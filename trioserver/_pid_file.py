@@ -20,6 +20,9 @@ logger = logging.getLogger("trioserver.server")
 
 _MOST: Final = 64
 """Bytes that are read of a file that should have a number."""
+_CLOCKS_DIFFER: Final = 1.0
+"""Seconds by which a process may seem to have started after it wrote: processes and files have
+clocks of different grain."""
 
 
 @final
@@ -87,7 +90,7 @@ def _refuse_if_taken(path: str) -> None:
         logger.warning("pid_file %s has no process id: it is replaced", path)
         return
     pid = int(digits)
-    if pid != os.getpid() and _is_alive(pid) and _started(pid) <= written:
+    if pid != os.getpid() and _is_alive(pid) and _started(pid) <= written + _CLOCKS_DIFFER:
         raise TrioserverError(f"pid_file {path}: a server lives already, process {pid}")
 
 
