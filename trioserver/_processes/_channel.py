@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -148,9 +149,10 @@ class Channel:
         self._nursery = nursery
         self._sender = Sender(sock, nursery)
         self._is_hung_up = False
-        self._max_size = max_body + _OVERHEAD
         self._parts: list[bytes] = []
-        self._stream: RecordStream[Any] = RecordStream(HEAD, self._check)
+        # Not a method of this: in a cycle, a dead peer's channel would keep its memory for long.
+        check = partial(_check, max_body + _OVERHEAD)
+        self._stream: RecordStream[Any] = RecordStream(HEAD, check)
         self._buffer = memoryview(bytearray(_RECEIVE_SIZE))
         self._is_closed = False
 
@@ -253,6 +255,7 @@ class Channel:
         if self._stream.is_garbled:
             raise WireError
 
-    def _check(self, fields: tuple[Any, ...]) -> None:
-        if fields[-1] > self._max_size:
-            raise WireError
+
+def _check(max_size: int, fields: tuple[Any, ...]) -> None:
+    if fields[-1] > max_size:
+        raise WireError

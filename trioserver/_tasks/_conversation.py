@@ -149,6 +149,8 @@ class Conversation:
                 pass
         except BlockingIOError:  # a process that it has started holds the other end
             pass
+        # Whoever has ended is in cycles, and collected late.
+        self._buffer = memoryview(b"")
         if self._has_started:
             self._on_look(self._handed)  # for what it has not rung
 
