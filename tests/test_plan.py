@@ -205,6 +205,45 @@ async def test_a_check_is_cancelled(plan: Plan, here: Path) -> None:
     assert not is_running(pid)
 
 
+HALF_AN_ANSWER = """\
+import os, sys
+os.write(int(sys.argv[1]), b'{"plan": "')
+os._exit(3)
+"""
+
+
+async def test_an_answer_that_is_not_whole(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is full, or a process that is killed, is no reason to end the server."""
+
+    def command(_verb: str, *arguments: str) -> list[str]:
+        return [sys.executable, "-c", HALF_AN_ANSWER, *arguments]
+
+    monkeypatch.setattr(_checking, "python_command", command)
+    with pytest.raises(AppError, match=r"^shop:App cannot be loaded: .*not whole.*exit code 3$"):
+        await check_anew(plan)
+
+
+CHECK = """\
+import sys, trio
+from trioserver._processes._checking import check_anew
+from trioserver._processes._plan import Plan
+
+trio.run(check_anew, Plan.from_json(sys.argv[1]))
+"""
+
+
+async def test_a_check_dies_with_its_server(plan: Plan, here: Path) -> None:
+    """However that dies, and whatever the module does."""
+    (here / "shop.py").write_text(SLOW)
+    command = [sys.executable, "-c", CHECK, plan.to_json()]
+    process = await trio.lowlevel.open_process(command)
+    await until((here / "pid").exists, "the module is imported")
+    pid = int((here / "pid").read_text())
+    process.kill()
+    await process.wait()
+    await until(lambda: not is_running(pid), "the check is gone")
+
+
 async def test_an_app_without_a_name(plan: Plan) -> None:
     """Nobody else can load it."""
     with pytest.raises(AppError, match=r"^shop:App cannot be checked by another process: .*name"):

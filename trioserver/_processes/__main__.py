@@ -1,7 +1,7 @@
 """What runs in a fresh interpreter: ``python -m trioserver._processes VERB``.
 
-``check FD`` reads a plan on stdin, loads the app, and writes the fresh plan, or what is wrong, to
-descriptor FD; stdout and stderr are the app's.
+``check FD LIFELINE`` reads a plan on stdin, loads the app, and writes the fresh plan, or what is
+wrong, to descriptor FD; stdout and stderr are the app's. It dies when LIFELINE is closed elsewhere.
 
 ``event-worker NUMBER APP`` is what its manager says on stdin; the arguments are for ``ps``.
 """
@@ -26,7 +26,7 @@ def main() -> None:
     if verb == "check":
         from trioserver._processes._checking import check_here  # noqa: PLC0415  # see `__main__`
 
-        check_here(int(arguments[0]))
+        check_here(*map(int, arguments))
     else:
         sys.exit(f"trioserver._processes: {verb!r} is unknown")
 

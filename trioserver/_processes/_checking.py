@@ -9,6 +9,7 @@ import signal
 import sys
 import tempfile
 import traceback
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -19,6 +20,7 @@ from trioserver._importing import own_traceback
 from trioserver._processes._plan import Plan, load_as_planned, plan_of
 from trioserver._processes._python import python_command
 from trioserver._settings import Settings
+from trioserver._tasks._lifeline import die_with
 
 if TYPE_CHECKING:
     import subprocess
@@ -41,13 +43,18 @@ async def check_anew(plan: Plan) -> Plan:
     if plan.spec is None:
         raise AppError(f"{plan.name} cannot be checked by another process: it has no name there")
     try:
-        with tempfile.TemporaryFile() as answers:
+        with ExitStack() as stack:
+            answers = stack.enter_context(tempfile.TemporaryFile())
+            lifeline, our_end = os.pipe()
+            stack.callback(os.close, lifeline)
+            stack.callback(os.close, our_end)
             done: subprocess.CompletedProcess[bytes] | None = None
             with trio.move_on_after(_CHECK_TIME):
                 done = await trio.run_process(
-                    python_command("check", str(answers.fileno())),
+                    python_command("check", str(answers.fileno()), str(lifeline)),
                     stdin=plan.to_json().encode(),
-                    pass_fds=(answers.fileno(),),
+                    pass_fds=(answers.fileno(), lifeline),
+                    process_group=0,  # which dies as one, with what the modules have started
                     check=False,
                     deliver_cancel=_kill,
                 )
@@ -59,7 +66,11 @@ async def check_anew(plan: Plan) -> Plan:
         raise AppError(f"{plan.name} cannot be checked: {summary_of(exc)}") from exc
     if not text:
         raise AppError(f"{plan.name} cannot be loaded: {describe_exit(done.returncode)}")
-    answer = json.loads(text)
+    try:
+        answer = json.loads(text)
+    except ValueError:  # its disk is full, or it was killed while it wrote
+        reason = f"what was found is not whole: {describe_exit(done.returncode)}"
+        raise AppError(f"{plan.name} cannot be loaded: {reason}") from None
     if "plan" not in answer:
         raise AppError(answer["error"], answer["traceback"])
     fresh = Plan.from_json(answer["plan"])
@@ -75,7 +86,8 @@ def describe_exit(code: int) -> str:
 
 
 async def _kill(process: trio.Process) -> None:  # noqa: ASYNC124  # Trio's signature
-    process.kill()
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _warn_of_settings(plan: Plan, fresh: Plan) -> None:
@@ -94,10 +106,14 @@ def _warn_of_settings(plan: Plan, fresh: Plan) -> None:
         )
 
 
-def check_here(fd: int) -> None:
-    """Be that process: read the plan on stdin, and answer on ``fd``."""
-    # Should the server be gone, nobody ends a module that never comes to its end.
-    signal.alarm(2 * _CHECK_TIME)
+def check_here(fd: int, lifeline: int) -> None:
+    """Be that process: read the plan on stdin, and answer on ``fd``; die with who has started it.
+
+    Args:
+      fd: A file.
+      lifeline: See `die_with`.
+    """
+    die_with(lifeline)
     plan = Plan.from_json(sys.stdin.buffer.read().decode())
     answer = _checked(plan)
     with open(fd, "w", encoding="utf-8") as answers:
