@@ -64,9 +64,9 @@ class ManagerWorld(PoolWorld):
         assert held <= settings.max_queued_bytes or len(alive) == 1
         waiting, running = self.counts
         assert waiting + running == len(alive)
-        assert waiting + running <= (
-            settings.max_queued_tasks + self.shape.workers * policy.concurrency
-        )
+        self._most_workers = max(self._most_workers, len(self.workers) - len(self.gone))
+        most = settings.max_queued_tasks + self._most_workers * policy.concurrency
+        assert waiting + running <= most
         assert sum(len(guest.jobs) for guest in self.guests) == len(alive)
         told = self.dispatcher.statistics()
         assert told.is_balanced

@@ -128,9 +128,9 @@ class Alone:
     async def stack(self, task_id: int) -> str:
         return await self._task_workers.stack(task_id)
 
-    def send_message(self, worker_id: int | None, message: object) -> None:
-        """Send to one event worker, or to all others; there is no other one."""
-        del message
+    def send_message(self, worker_id: int | None, body: bytes) -> None:
+        """Send to nobody: there is no other one, even if ``worker_num`` says so."""
+        del body
         if worker_id is not None:
             raise ValueError(f"worker_id must be that of another event worker: {worker_id!r}")
 

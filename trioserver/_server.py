@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Protocol, TypeVarTuple, final
 import trio
 
 from trioserver._guard import contained
+from trioserver._tasks._payloads import dump
 from trioserver._tasks._task_calls import TaskCalls
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from trioserver._app import App
     from trioserver._net._connection import Connection
     from trioserver._net._connections import Connections
     from trioserver._settings import Settings
@@ -43,8 +45,8 @@ class Whole(Protocol):
     def cancel(self, task_id: int) -> bool:
         """End a task, whoever has posted it."""
 
-    def send_message(self, worker_id: int | None, message: object) -> None:
-        """Send to one event worker, or to all others; see `Server.send_message`."""
+    def send_message(self, worker_id: int | None, body: bytes) -> None:
+        """Send a pickled message to one event worker, or to all others."""
 
 
 @final
@@ -57,6 +59,7 @@ class Server(TaskCalls):
     def __init__(
         self,
         *,
+        app: App,
         worker_id: int,
         settings: Settings,
         addresses: tuple[str, ...],
@@ -66,6 +69,7 @@ class Server(TaskCalls):
         pool: Pool | None,
         background: trio.Nursery,
     ) -> None:
+        self._app = app
         self._worker_id = worker_id
         self._settings = settings
         self._whole = whole
@@ -158,7 +162,9 @@ class Server(TaskCalls):
         """
         if type(worker_id) is not int:
             raise TypeError(f"worker_id must be a whole number: {worker_id!r}")
-        self._whole.send_message(worker_id, message)
+        if worker_id == self._worker_id or not 0 <= worker_id < self._settings.worker_num:
+            raise ValueError(f"worker_id must be that of another event worker: {worker_id!r}")
+        self._whole.send_message(worker_id, self._pickled(message))
 
     def broadcast(self, message: object) -> None:
         """Have ``on_message`` called in all other event workers; else as `send_message`.
@@ -166,7 +172,12 @@ class Server(TaskCalls):
         During a reload these are the old ones too, which serve their last connections, and among
         them the one that had the same number.
         """
-        self._whole.send_message(None, message)
+        self._whole.send_message(None, self._pickled(message))
+
+    def _pickled(self, message: object) -> bytes:
+        if self._app.on_message is None:
+            raise RuntimeError(f"{self._app.name} has no on_message: nobody would hear a message")
+        return dump(message, "the message", self._settings.max_task_size)
 
     def cancel(self, task_id: int) -> bool:
         """End a task as `TaskCalls.cancel` does, also one that another event worker has posted."""

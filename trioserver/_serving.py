@@ -215,6 +215,7 @@ async def _live(
         connections.handling(stopping),
     ):
         server = Server(
+            app=app,
             worker_id=surroundings.worker_id,
             settings=settings,
             addresses=tuple(listener.address for listener in listeners),
@@ -226,7 +227,9 @@ async def _live(
         )
         connections.server = server
         surroundings.whole.join(server, connections, pool)
-        connections.on_closing = None if pool is None else pool.cancel_of_stream
+        if pool is not None:
+            connections.on_closing = pool.cancel_of_stream
+            connections.wait_heard = pool.wait_heard_of
         await _start(app, server)
         async with trio.open_nursery() as beside:
             beside.start_soon(surroundings.beside)

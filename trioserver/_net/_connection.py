@@ -314,6 +314,18 @@ class Connection(trio.abc.HalfCloseableStream):
             self._told_to_close = trio.Event()
             await self._told_to_close.wait()
 
+    async def stay_open_until(self, wait: Callable[[Connection], Awaitable[object]]) -> None:
+        """Return when ``wait`` does, or when it is closed."""
+        async with trio.open_nursery() as nursery:
+
+            async def cancel_when_closed() -> None:
+                await self.stay_open()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(cancel_when_closed)
+            await wait(self)
+            nursery.cancel_scope.cancel()
+
     async def run_callbacks(self, callbacks: Coroutine[Any, Any, None]) -> None:
         """Run the coroutine of all callbacks to its end, or until `cancel_callbacks`."""
         with self._scope:

@@ -79,6 +79,8 @@ class Connections:
         # Set by the server, which is made later and before the first connection comes.
         self.server: Server
         self.on_closing: Callable[[Connection], None] | None = None
+        self.wait_heard: Callable[[Connection], Awaitable[object]] | None = None
+        """Returns when all tasks that a connection has posted are over and heard of."""
         self.is_ahead: Callable[[], bool] = lambda: False
         """Whether another event worker should accept the next one."""
         self.on_count: Callable[[int], None] | None = None
@@ -94,6 +96,7 @@ class Connections:
         self._cut: set[Connection] = set()
         self._all_handled = trio.Event()
         self._is_stopped = False
+        self._closes_one_by_one = False
         self._is_closing = False
 
     def __len__(self) -> int:
@@ -149,7 +152,12 @@ class Connections:
         if not self._handled:
             self._all_handled.set()
         if self._is_stopped and not self._is_closing:
-            await connection.stay_open()
+            if not self._closes_one_by_one:
+                await connection.stay_open()
+            elif self.wait_heard is not None:
+                # Its own tasks may yet have something to say to it; what others wait for, and may
+                # take long, must not keep a client in the belief that somebody reads.
+                await connection.stay_open_until(self.wait_heard)
         if self.on_closing is not None:
             self.on_closing(connection)
 
@@ -162,9 +170,15 @@ class Connections:
 
     # Stopping
 
-    def stop_reading(self) -> None:
-        """Wait for no further frames; those that have come whole are still handled."""
+    def stop_reading(self, *, closes_one_by_one: bool = False) -> None:
+        """Wait for no further frames; those that have come whole are still handled.
+
+        Args:
+          closes_one_by_one: Whether each connection closes when it has nothing more to do, and not
+            all together at the end.
+        """
         self._is_stopped = True
+        self._closes_one_by_one = closes_one_by_one
         for connection in self._handled:
             connection._inbox.stop()
 
@@ -173,7 +187,7 @@ class Connections:
         """Inside, callbacks run; they have until the deadline then, and are cancelled after it."""
         try:
             yield
-            self.stop_reading()
+            self.stop_reading(closes_one_by_one=stopping.hands_over)
             with stopping.until_deadline():
                 await self._wait_all_handled()
         finally:

@@ -93,7 +93,8 @@ def pack_post(job: Job) -> bytes:
     options = job.options
     worker = _NONE if options.task_worker is None else options.task_worker
     retries = min(options.retries, _MOST_RETRIES)
-    owned = job.stream is not None
+    # A caller waits for it, in whose absence nobody wants it, or a connection owns it.
+    owned = job.stream is not None or job.caller is not None
     return _POST.pack(job.kind, owned, options.timeout, options.queue_timeout, retries, worker)
 
 
@@ -101,7 +102,7 @@ POST_SIZE: Final = _POST.size
 
 
 def unpack_post(head: bytes) -> tuple[int, bool, Options]:
-    """The kind, whether a connection owns it, and the options that `pack_post` was given.
+    """The kind, whether it ends with who has posted it, and the options that `pack_post` was given.
 
     Raises:
       WireError: if it cannot have been given them.

@@ -120,7 +120,7 @@ class Guest:
         self.is_gone = False
         """Whether nobody is there to hear."""
         self._options: dict[bytes, tuple[int, bool, Options]] = {}
-        # Those that end with their connection; without their number they could not be found.
+        # Those that end with their connection, or with the caller who waits for them.
         self._owned: set[int] = set()
         # What has arrived, and is not published yet.
         self._taken = 0

@@ -14,7 +14,6 @@ from trioserver._processes._channel import ALL, Channel, Say
 from trioserver._processes._questions import Ask, Asker, Ids, NoAnswerError
 from trioserver._processes._remote import RemoteDispatcher
 from trioserver._statistics import ServerStatistics
-from trioserver._tasks._payloads import dump
 
 if TYPE_CHECKING:
     from trioserver._app import App
@@ -125,14 +124,7 @@ class Member:
         self._channel.flush()
         return bool(self._asker.ask(Ask.CANCEL, task_id))
 
-    def send_message(self, worker_id: int | None, message: object) -> None:
-        if self._app.on_message is None:
-            raise RuntimeError(f"{self._app.name} has no on_message: nobody would hear a message")
-        if worker_id is not None and (
-            worker_id == self._worker_id or not 0 <= worker_id < self._settings.worker_num
-        ):
-            raise ValueError(f"worker_id must be that of another event worker: {worker_id!r}")
-        body = dump(message, "the message", self._settings.max_task_size)
+    def send_message(self, worker_id: int | None, body: bytes) -> None:
         if self._channel.unsent > _MAX_UNSENT:
             raise trio.WouldBlock
         self._channel.say(Say.SEND, ALL if worker_id is None else worker_id, body=body)

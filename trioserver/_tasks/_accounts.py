@@ -51,6 +51,10 @@ class Accounts:
         for account in self._accounts.values():
             account.waiting.unpark_all()
 
+    def __contains__(self, stream: Owner) -> bool:
+        """Whether ``stream`` has an account, and so something in it."""
+        return stream in self._accounts
+
     def jobs_of(self, stream: Owner) -> list[Job]:
         """The jobs of ``stream`` that have not ended, the oldest first."""
         account = self._accounts.get(stream)

@@ -67,6 +67,9 @@ class PoolDispatcher(Protocol):
     def has_unheard(self, count: int, size: int) -> None:
         """So many ends, of so many bytes, wait for ``on_finish``; tasks must not post meanwhile."""
 
+    def check_ledger(self) -> None:
+        """Log an error if the sums are wrong."""
+
     def statistics(self) -> TaskStatistics:
         """All numbers as they are now."""
 
@@ -204,6 +207,10 @@ class Entrance:
     def jobs_of(self, stream: Owner) -> list[Job]:
         """What ``stream`` has posted and has not ended, the oldest first."""
         return self._accounts.jobs_of(stream)
+
+    def owes(self, stream: Owner) -> bool:
+        """Whether ``stream`` has posted what has not ended, or was not heard of."""
+        return stream in self._accounts
 
     # Inside
 

@@ -189,6 +189,11 @@ class Pool:
         while self._jobs or self.undelivered:
             await self._wait_changed()
 
+    async def wait_heard_of(self, stream: Owner) -> None:
+        """Until every task that ``stream`` has posted has ended and was heard of."""
+        while self._entrance.owes(stream):
+            await self._wait_changed()
+
     async def wait_while_heard(self, grace: float) -> None:
         """Until nothing is left to be heard, or for ``grace`` seconds nothing was."""
         while self.undelivered:
@@ -338,4 +343,4 @@ async def open_pool(
             stopping.cut += pool.undelivered
             finishing.cancel_scope.cancel()
         pool.close_finish_loops()
-        pool.statistics()  # which says so if its sums are wrong
+        dispatcher.check_ledger()
