@@ -189,7 +189,7 @@ async def test_a_task_for_a_worker_that_has_left_ends_as_cancelled() -> None:
         await wait_all_tasks_blocked()
         (completion,) = several.finished[0]
         assert str(completion.error) == (
-            "the task was cancelled before it began: task worker 1 is gone"
+            "the task was cancelled before it began: there is no task worker 1 any more"
         )
         several.post(0)
 

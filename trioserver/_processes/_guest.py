@@ -9,7 +9,7 @@ from trioserver._processes._channel import PARENT, POST_SIZE, Say, pack_end, unp
 from trioserver._tasks._admission import CLOSED
 from trioserver._tasks._job import Job
 from trioserver._tasks._options import Options
-from trioserver._tasks._wire import Answer, Kind, Status, WireError
+from trioserver._tasks._wire import Answer, Kind, WireError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -175,26 +175,13 @@ class Guest:
             raise WireError
         job = Job(kind, body[POST_SIZE:], self, options)
         job.id = task_id
-        worker = options.task_worker
-        if worker is not None and worker >= self._desk.dispatcher.workers:
-            if worker >= self._desk.most_workers:
-                raise WireError
-            self._refuse(job, f"task worker {worker} is gone")
-            return
+        if (options.task_worker or 0) >= self._desk.most_workers:
+            raise WireError  # one that is gone since is the dispatcher's affair
         if is_owned:
             self._owned.add(task_id)
         self._taken += 1
         self._taken_bytes += len(job.payload)
         self._accept(job)
-
-    def _refuse(self, job: Job, reason: str) -> None:
-        """End a job that could be posted when it was, and cannot be now."""
-        self._taken += 1
-        self._taken_bytes += len(job.payload)
-        job.status = Status.CANCELLED
-        job.body = reason.encode()
-        job.queued_at = job.begun_at = self._desk.dispatcher.clock()
-        self._channel.put(Say.ENDED, job.id, pack_end(job), job.body)
 
     def _want_room(self, has_seen: int) -> None:
         """It has somebody who waits for room, and has found none in the state of that version."""
