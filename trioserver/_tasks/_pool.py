@@ -338,4 +338,3 @@ async def open_pool(
             stopping.cut += pool.undelivered
             finishing.cancel_scope.cancel()
         pool.close_finish_loops()
-        pool.statistics()  # which says so if its sums are wrong
