@@ -99,6 +99,8 @@ class EventWorker:
         self._room = room
         self._manager = manager
         self._began = trio.current_time()
+        # Whether it was to be killed, maybe before there was a process.
+        self._is_doomed = False
         self._channel: Channel | None = None
         self._guest: Guest | None = None
         self._stack: StackFile
@@ -136,6 +138,7 @@ class EventWorker:
 
     def kill(self) -> None:
         """End the process, and what it has started, at once."""
+        self._is_doomed = True
         if self.pid is not None and not self.ended.is_set():
             with suppress(ProcessLookupError, PermissionError):  # macOS: nobody is left in it
                 os.killpg(self.pid, signal.SIGKILL)
@@ -192,13 +195,16 @@ class EventWorker:
                 stack.callback(self._stack.close)
                 ours, theirs = map(stack.enter_context, socket.socketpair())
                 asked, asking = map(stack.enter_context, socket.socketpair())
-                lifeline, our_end = os.pipe()
+                their_end, our_end = os.pipe()
                 stack.callback(os.close, our_end)
+                lifeline = stack.enter_context(open(their_end, "rb", buffering=0))
                 for sock in (ours, asked):
                     sock.setblocking(False)
                 process = await self._start(theirs)
                 try:
                     self.pid = process.pid
+                    if self._is_doomed:
+                        self.kill()
                     boot = Boot(
                         plan=self._plan.to_json(),
                         worker_id=self.number,
@@ -208,12 +214,12 @@ class EventWorker:
                     rest = boot.send(
                         ours,
                         questions=asking,
-                        lifeline=lifeline,
+                        lifeline=lifeline.fileno(),
                         room=self._room.fd,
                         stack=self._stack.fd,
                         listening=[listener.fileno() for listener in self._listeners],
                     )
-                    os.close(lifeline)
+                    lifeline.close()
                     theirs.close()
                     asking.close()
                     await self._talk(process, ours, asked, rest)
@@ -246,12 +252,13 @@ class EventWorker:
             nursery.start_soon(self._watch)
             nursery.start_soon(answer_questions, asked, nursery, self._answer)
             nursery.start_soon(self._listen)
-            await process.wait()
             try:
+                await process.wait()
                 self._channel.read_all(self._hear)
             except WireError:
                 logger.debug("what %s said last makes no sense", self)
-            self._channel.hang_up()
+            finally:
+                self._channel.hang_up()
             nursery.cancel_scope.cancel()
 
     async def _listen(self) -> None:
@@ -292,7 +299,7 @@ class EventWorker:
         try:
             said = json.loads(body)
             self.failure = str(said["error"]), str(said["traceback"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise WireError from None
 
     def _answer(self, question: int, number: int) -> object:
@@ -312,6 +319,7 @@ class EventWorker:
             logger.warning("%s is not ready after %g s", self, _SLOW_START)
             await self.ready.wait()
         timeout = self._plan.settings.worker_timeout
+        complaint = timeout / 3
         beat = min(_BEAT, timeout / 4)
         while True:
             self.probe()
@@ -320,16 +328,15 @@ class EventWorker:
             await trio.sleep(beat)
             while self.is_silent:
                 self._beats += 1
-                if self._beats == round(timeout / 3 / beat):
-                    await self._complain(self._beats * beat)
-                if self._beats >= timeout / beat:
-                    logger.error(
-                        "%s has not answered for %.1f s: it is replaced", self, self._beats * beat
-                    )
+                silence = self._beats * beat
+                if silence - beat < complaint <= silence:
+                    await self._complain(silence)
+                if silence >= timeout:
+                    logger.error("%s has not answered for %.1f s: it is replaced", self, silence)
                     self.kill()
                     return
                 await trio.sleep(beat)
-            if self._beats >= timeout / 3 / beat:
+            if self._beats * beat >= complaint:
                 logger.info("%s answers again", self)
 
     async def _complain(self, silence: float) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
@@ -41,7 +41,7 @@ from trioserver._tasks._workers import open_dispatcher
 from trioserver._watching import check_watching
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
     from trioserver._net._listeners import Listener
     from trioserver._processes._event_worker import EventWorker
@@ -275,6 +275,9 @@ async def manage(  # noqa: ASYNC128  # `_live` calls started()
             raise
     else:
         return
+    finally:
+        if manager.stopping.cut:
+            logger.warning("%d tasks and callbacks were cut", manager.stopping.cut)
     raise cause
 
 
@@ -303,19 +306,29 @@ async def _live(
         task_status.started(manager)
         async with trio.open_nursery() as reloading:
             reloading.start_soon(manager.run_reloads)
-            await stopping.wait_requested()
+            with _counting_cut(staff, stopping):
+                await stopping.wait_requested()
             logger.info("stopping, within %g s", settings.max_wait_time)
             reloading.cancel_scope.cancel()
         for listener in listeners:
             listener.close()
-        await staff.stop()
+        with _counting_cut(staff, stopping):
+            await staff.stop()
         if desk is not None:
             desk.is_closed = True
         living.cancel_scope.cancel()
-    if stopping.cut:
-        logger.warning("%d tasks and callbacks were cut", stopping.cut)
-    else:
+    if not stopping.cut:
         logger.info("stopped")
+
+
+@contextmanager
+def _counting_cut(staff: Staff, stopping: Stopping) -> Iterator[None]:
+    """Count what is ended by force when all ends at once, before task workers are seen to die."""
+    try:
+        yield
+    except BaseException:
+        stopping.cut += sum(len(worker.tasks) for worker in staff.workers)
+        raise
 
 
 @asynccontextmanager

@@ -121,6 +121,8 @@ class Member:
         self._channel.say(Say.SHUTDOWN)
 
     def cancel(self, task_id: int) -> bool:
+        if not 0 <= task_id < ALL:  # no id is like that, and it could not be asked for
+            return False
         self._channel.flush()
         return bool(self._asker.ask(Ask.CANCEL, task_id))
 
@@ -164,6 +166,7 @@ class Member:
             elif kind == Say.RETIRE:
                 self._stopping.retire()
             elif kind == Say.STOP:
+                self._may_accept.set()  # or it would wait for that, and not hear of the stop
                 self._stopping.request()
             elif kind == Say.PING:
                 self._channel.say(Say.PONG)

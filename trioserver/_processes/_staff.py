@@ -278,6 +278,8 @@ class Staff:
     async def _replace(self, place: _Place) -> None:
         """Put a fresh process in the place of the current one."""
         async with place.changing:
+            if self._is_over:  # since it was this one's turn
+                return
             fresh = self._new(place)
             await fresh.ready.wait()
             self._check(fresh)

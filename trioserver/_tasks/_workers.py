@@ -111,4 +111,5 @@ async def open_dispatcher(
         nursery.start_soon(alarm.run, dispatcher.look_after)
         async with workers.running(dispatcher):
             yield dispatcher
+            dispatcher.statistics()  # which says so if its sums are wrong
         nursery.cancel_scope.cancel()
