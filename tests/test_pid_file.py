@@ -134,6 +134,20 @@ def test_a_directory(path: Path) -> None:
     assert is_refused_by("is a directory", path)
 
 
+def test_what_is_no_regular_file(path: Path) -> None:
+    """A pipe, of which a read would never end, is refused, and is what it was; so are devices."""
+    os.mkfifo(path)
+    assert is_refused_by("is no regular file", path)
+    assert path.is_fifo()
+
+
+def test_a_link_to_a_device(path: Path) -> None:
+    """What counts is what the path leads to, and the link is not replaced."""
+    path.symlink_to(os.devnull)
+    assert is_refused_by("is no regular file", path)
+    assert path.is_symlink()
+
+
 def test_a_directory_that_is_missing(path: Path) -> None:
     """Refused."""
     with (

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, NoReturn, final
@@ -61,7 +62,8 @@ def open_pid_file(path: str) -> Iterator[PidFile]:
       path: Where; empty for nowhere.
 
     Raises:
-      TrioserverError: if it cannot be written, or another server that lives has it.
+      TrioserverError: if it cannot be written, is a device, a pipe or a socket, or another server
+        that lives has it.
     """
     file = PidFile(path)
     if path:
@@ -77,7 +79,10 @@ def open_pid_file(path: str) -> Iterator[PidFile]:
 
 def _refuse_if_taken(path: str) -> None:
     try:
-        written = os.stat(path).st_mtime
+        found = os.stat(path)
+        # A pipe would never be read to its end, and a device must not be renamed away: /dev/null.
+        if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+            raise TrioserverError(f"pid_file {path}: is no regular file")
         text = _read(path)
     except FileNotFoundError:
         return
@@ -90,7 +95,7 @@ def _refuse_if_taken(path: str) -> None:
         logger.warning("pid_file %s has no process id: it is replaced", path)
         return
     pid = int(digits)
-    if pid != os.getpid() and _is_alive(pid) and _started(pid) <= written + _CLOCKS_DIFFER:
+    if pid != os.getpid() and _is_alive(pid) and _started(pid) <= found.st_mtime + _CLOCKS_DIFFER:
         raise TrioserverError(f"pid_file {path}: a server lives already, process {pid}")
 
 
@@ -139,8 +144,8 @@ def _is_alive(pid: int) -> bool:
 def _started(pid: int) -> float:
     """When a process started, as files have their times; long ago if the system does not say."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as stat, open("/proc/uptime", "rb") as uptime:
-            ticks = int(stat.read().rpartition(b")")[2].split()[19])
+        with open(f"/proc/{pid}/stat", "rb") as process, open("/proc/uptime", "rb") as uptime:
+            ticks = int(process.read().rpartition(b")")[2].split()[19])
             age = float(uptime.read().split()[0]) - ticks / os.sysconf("SC_CLK_TCK")
     except (OSError, IndexError, ValueError):
         return 0.0

@@ -342,7 +342,6 @@ async def _open_desk(manager: Manager, plan: Plan, room: Room) -> AsyncIterator[
     async with open_dispatcher(workers) as dispatcher:
         manager.dispatcher = dispatcher
         yield Desk(dispatcher, plan.settings, room, manager.task_ids())
-        dispatcher.check_ledger()
 
 
 def _log_start(plan: Plan, listeners: Sequence[Listener], began: float) -> None:

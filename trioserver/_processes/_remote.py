@@ -104,9 +104,6 @@ class RemoteDispatcher:
     def has_unheard(self, count: int, size: int) -> None:
         self._room.has_unheard(self._seat, count, size)
 
-    def check_ledger(self) -> None:
-        """Nothing has to be done: the manager does it."""
-
     def statistics(self) -> TaskStatistics:
         return self._statistics()
 

@@ -153,10 +153,6 @@ class Dispatcher:
             self._end_running(job, *verdict)
         self._changed()
 
-    def check_ledger(self) -> None:
-        """Log an error if the sums are wrong."""
-        self.statistics()
-
     def statistics(self) -> TaskStatistics:
         """All numbers as they are now."""
         statistics = statistics_of(self._books, self._counters, self._engine, self.clock())

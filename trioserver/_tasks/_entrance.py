@@ -67,9 +67,6 @@ class PoolDispatcher(Protocol):
     def has_unheard(self, count: int, size: int) -> None:
         """So many ends, of so many bytes, wait for ``on_finish``; tasks must not post meanwhile."""
 
-    def check_ledger(self) -> None:
-        """Log an error if the sums are wrong."""
-
     def statistics(self) -> TaskStatistics:
         """All numbers as they are now."""
 

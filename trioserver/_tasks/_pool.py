@@ -343,4 +343,3 @@ async def open_pool(
             stopping.cut += pool.undelivered
             finishing.cancel_scope.cancel()
         pool.close_finish_loops()
-        dispatcher.check_ledger()
