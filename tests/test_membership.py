@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 from model_engine import ModelEngine
+from serving import PATIENCE
 from through_manager import connected, open_desk, open_event_worker
 from trio.testing import wait_all_tasks_blocked
-from workers import PATIENCE
 
 from trioserver import Settings
 from trioserver._app import load_app
@@ -81,11 +81,13 @@ async def test_a_pool_ends_while_the_manager_does_not_answer() -> None:
         raise RuntimeError("the manager does not answer")
 
     settings = Settings()
-    async with open_desk(ModelEngine().dispatcher, settings) as desk:
-        async with open_event_worker(desk) as worker:
-            worker.dispatcher._statistics = statistics
-            with trio.fail_after(PATIENCE):
-                async with open_pool(
-                    worker.dispatcher, on_finish, None, settings, Stopping(5), Pacer()
-                ):
-                    pass
+    async with (
+        open_desk(ModelEngine().dispatcher, settings) as desk,
+        open_event_worker(desk) as worker,
+    ):
+        worker.dispatcher._statistics = statistics
+        with trio.fail_after(PATIENCE):
+            async with open_pool(
+                worker.dispatcher, on_finish, None, settings, Stopping(5), Pacer()
+            ):
+                pass
