@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from workers import PATIENCE, until
+from serving import PATIENCE
+from workers import until
 
 from trioserver import Settings
 from trioserver._processes import _event_worker
+from trioserver._processes._channel import Say
 from trioserver._processes._event_worker import EventWorker
 from trioserver._processes._plan import Plan
 from trioserver._processes._room import open_room
@@ -66,7 +68,7 @@ async def event_worker(**settings: Any) -> AsyncIterator[EventWorker]:
     assert worker.state == "dead"
 
 
-def says(monkeypatch: pytest.MonkeyPatch, kind: _event_worker.Say, body: str) -> None:
+def says(monkeypatch: pytest.MonkeyPatch, kind: Say, body: str) -> None:
     """Have its process say one thing, and nothing else ever."""
     command = [sys.executable, "-c", SAY, str(int(kind)), body]
     monkeypatch.setattr(_event_worker, "python_command", lambda *_: command)
@@ -75,7 +77,7 @@ def says(monkeypatch: pytest.MonkeyPatch, kind: _event_worker.Say, body: str) ->
 @pytest.mark.parametrize("body", ["b'['*10**5", "b'['", "b'{}'", "b'1'", "b'\\xff'"])
 async def test_a_reason_that_is_nonsense(monkeypatch: pytest.MonkeyPatch, body: str) -> None:
     """It costs that process its life, and the manager nothing."""
-    says(monkeypatch, _event_worker.Say.FAILED, body)
+    says(monkeypatch, Say.FAILED, body)
     async with event_worker() as worker:
         await worker.ended.wait()
         assert worker.failure is None
@@ -84,7 +86,7 @@ async def test_a_reason_that_is_nonsense(monkeypatch: pytest.MonkeyPatch, body: 
 
 async def test_it_is_killed_before_there_is_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then that dies as soon as it is there."""
-    says(monkeypatch, _event_worker.Say.READY, "b''")
+    says(monkeypatch, Say.READY, "b''")
     async with event_worker() as worker:
         assert worker.pid is None
         worker.kill()
@@ -106,6 +108,6 @@ async def test_a_process_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None
 async def test_one_that_may_be_silent_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is asked for signs of life, and not complained of."""
     monkeypatch.setattr(_event_worker, "_BEAT", 0.001)
-    says(monkeypatch, _event_worker.Say.READY, "b''")
+    says(monkeypatch, Say.READY, "b''")
     async with event_worker(worker_timeout=math.inf) as worker:
         await until(lambda: worker._beats > 1, "it is silent")
