@@ -37,7 +37,7 @@ class App:
 @asynccontextmanager
 async def open_member(stopping: Stopping) -> AsyncIterator[Member]:
     """One whose manager is there, and does nothing."""
-    with ExitStack() as stack, trio.fail_after(PATIENCE):
+    with ExitStack() as stack:
         room = stack.enter_context(open_room())
         sock, _ = connected(stack)
         asking, _ = map(stack.enter_context, socket.socketpair())
@@ -58,10 +58,12 @@ async def open_member(stopping: Stopping) -> AsyncIterator[Member]:
 async def test_a_stop_before_it_may_accept() -> None:
     """It need not wait for that any more."""
     stopping = Stopping(5)
-    async with open_member(stopping) as member, trio.open_nursery() as starting:
-        starting.start_soon(member.wait_may_accept)
-        await wait_all_tasks_blocked()
-        member.hear([(Say.STOP, 0, b"")])
+    async with open_member(stopping) as member:
+        with trio.fail_after(PATIENCE):
+            async with trio.open_nursery() as starting:
+                starting.start_soon(member.wait_may_accept)
+                await wait_all_tasks_blocked()
+                member.hear([(Say.STOP, 0, b"")])
     assert stopping.is_requested
 
 
@@ -86,8 +88,7 @@ async def test_a_pool_ends_while_the_manager_does_not_answer() -> None:
         open_event_worker(desk) as worker,
     ):
         worker.dispatcher._statistics = statistics
+        stopping = Stopping(5)
         with trio.fail_after(PATIENCE):
-            async with open_pool(
-                worker.dispatcher, on_finish, None, settings, Stopping(5), Pacer()
-            ):
+            async with open_pool(worker.dispatcher, on_finish, None, settings, stopping, Pacer()):
                 pass

@@ -197,7 +197,7 @@ class EventWorker:
                 asked, asking = map(stack.enter_context, socket.socketpair())
                 their_end, our_end = os.pipe()
                 stack.callback(os.close, our_end)
-                lifeline = stack.enter_context(os.fdopen(their_end, "rb", buffering=0))
+                lifeline = stack.enter_context(os.fdopen(their_end, "rb", 0))  # noqa: ASYNC231  # to close
                 for sock in (ours, asked):
                     sock.setblocking(False)
                 process = await self._start(theirs)
