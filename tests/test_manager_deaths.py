@@ -49,6 +49,19 @@ def test_its_tasks_are_cancelled_or_run_on_and_count_as_abandoned(tmp_path: Path
         assert sum("finished" in line for line in server.printed) == 1
 
 
+def test_what_runs_on_unheard_can_be_cancelled(tmp_path: Path) -> None:
+    """By whoever knows its id."""
+    with many_processes(tmp_path) as server:
+        clients = server.clients_of_all()
+        task_id = clients[0].ask("post hang x")
+        server.wait_file("x.begun")
+        os.kill(clients[0].pid, signal.SIGKILL)
+        server.wait_log("nobody will hear")
+        assert clients[1].ask(f"cancel {task_id}") == "True"
+        wait_until(lambda: clients[1].statistics()["abandoned"] == 1, "it has ended")
+        assert clients[1].ask(f"cancel {task_id}") == "False"
+
+
 def test_what_an_abandoned_task_posts_runs(tmp_path: Path) -> None:
     """It is the server's, and counts as abandoned in its turn."""
     with many_processes(tmp_path, task_workers=1) as server:

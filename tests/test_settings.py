@@ -83,7 +83,7 @@ def test_a_whole_number_is_a_number() -> None:
                 "a Unix address is 'unix:/path': 'unix:'"
             ),
         ),
-        ("worker_num", 0, "worker_num must be >= 1: 0"),
+        ("worker_num", 0, "worker_num must be from 1 to 1000: 0"),
         ("task_worker_num", -1, "task_worker_num must be >= 0: -1"),
         ("task_worker_num", "4", "task_worker_num must be a whole number: '4'"),
         ("task_worker_num", 4.0, "task_worker_num must be a whole number: 4.0"),

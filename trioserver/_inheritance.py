@@ -94,7 +94,8 @@ def receive_inheritance() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         with open(inheritance.signals_fd, "rb") as pipe:
             for signum in pipe.read():
-                signal.raise_signal(signum)
+                if signum in SIGNALS:  # others are the app's, and were meant for the old program
+                    signal.raise_signal(signum)
 
 
 def inherited() -> Inheritance | None:

@@ -45,8 +45,8 @@ class PidFile:
 
     def remove(self) -> None:
         """Remove it, if it still is ours."""
-        if self._path and _read(self._path) == _line(os.getpid()):
-            with suppress(OSError):
+        with suppress(OSError):  # what cannot be read or removed stays, and is stale
+            if self._path and _read(self._path) == _line(os.getpid()):
                 os.unlink(self._path)
 
     def _end(self) -> None:

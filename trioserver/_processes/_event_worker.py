@@ -15,7 +15,7 @@ import trio
 from trioserver._alone import rss_of
 from trioserver._processes._boot import Boot
 from trioserver._processes._channel import Channel, Say
-from trioserver._processes._guest import Guest
+from trioserver._processes._guest import CANCELLED, Guest
 from trioserver._processes._python import python_command
 from trioserver._processes._questions import answer_questions
 from trioserver._stacks import StackFile
@@ -162,7 +162,7 @@ class EventWorker:
         """End a task of its; False if it has no such task."""
         if self._guest is None or task_id not in self._guest.jobs:
             return False
-        self._guest.cancel(task_id, "server.cancel was called")
+        self._guest.cancel(task_id, CANCELLED)
         return True
 
     def probe(self) -> None:

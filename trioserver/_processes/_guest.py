@@ -25,6 +25,8 @@ logger = logging.getLogger("trioserver.manager")
 _POST: Final = int(Say.POST)
 _CANCEL: Final = int(Say.CANCEL)
 _WANT_ROOM: Final = int(Say.WANT_ROOM)
+CANCELLED: Final = "server.cancel was called"
+"""Why a task ends that somebody else cancels than who has posted it."""
 _MOST_KEPT: Final = 100
 """Different options that are kept unpacked."""
 
@@ -57,6 +59,8 @@ class Desk:
         """How many task workers there were at the most."""
         self._state = (0, 0, 0)
         self._guests: list[Guest] = []
+        # Those that are dead, while jobs of theirs run on.
+        self._gone: list[Guest] = []
         dispatcher.on_room(self.publish)
         self.publish()
 
@@ -65,19 +69,26 @@ class Desk:
 
     def remove(self, guest: Guest) -> None:
         self._guests.remove(guest)
+        self._gone = [*(other for other in self._gone if other.jobs), guest]
 
-    def publish(self, *, is_better: bool = False) -> None:
-        """Tell how much room there is, and send what was put for anybody meanwhile.
+    def cancel_abandoned(self, task_id: int, reason: str) -> bool:
+        """End a task that has nobody to hear of it; False if there is no such task."""
+        for guest in self._gone:
+            if task_id in guest.jobs:
+                guest.cancel(task_id, reason)
+                return True
+        return False
 
-        ``is_better`` says that there may be more room, though the dispatcher does not know it.
-        """
-        dispatcher = self.dispatcher
-        before = self._state
-        waiting, free, held = state = dispatcher.waiting, dispatcher.idle_places, self.held_bytes
-        self._state = state
+    def publish(self) -> None:
+        """Tell how much room there is, and send what was put for anybody meanwhile."""
+        dispatcher, room = self.dispatcher, self.room
+        waiting, free, held = dispatcher.waiting, dispatcher.idle_places, self.held_bytes
         self.most_workers = max(self.most_workers, dispatcher.workers)
-        version = self.room.publish(waiting, free, held, dispatcher.workers)
-        if is_better or waiting < before[0] or free > before[1] or held < before[2]:
+        version = room.publish(waiting, free, held, dispatcher.workers)
+        # Fewer wait; or fewer than one who has counted what was on its way could believe.
+        state = waiting, waiting - free - room.taken_tasks, held - room.taken_bytes
+        before, self._state = self._state, state
+        if state[0] < before[0] or state[1] < before[1] or state[2] < before[2]:
             self.better_at = version
         for guest in self._guests:
             if guest.wants_room and guest.has_seen < self.better_at and self.has_room():
@@ -211,7 +222,7 @@ class Guest:
         run_on = len(self.jobs) - len(owned)
         for job in reversed(owned):  # the newest first, so that the queue does not move up
             desk.dispatcher.cancel(job, "its event worker died")
-        desk.publish(is_better=True)
+        desk.publish()
         return len(owned), run_on
 
     # What the dispatcher says (`_job.Sink`); it calls `Desk.publish` after all of it

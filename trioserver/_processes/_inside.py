@@ -131,8 +131,8 @@ async def _live(
                 refusal = exc
             else:
                 channel.say(Say.LEFT, stopping.cut)
-                with trio.move_on_after(_LAST_WORDS):
-                    await channel.wait_sent()
+            with trio.move_on_after(_LAST_WORDS):
+                await channel.wait_sent()
             channel.hang_up()
             nursery.cancel_scope.cancel()
     if refusal is not None:

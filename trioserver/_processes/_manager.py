@@ -26,7 +26,7 @@ from trioserver._notifying import Notifier
 from trioserver._pid_file import open_pid_file
 from trioserver._processes._channel import ALL, Say
 from trioserver._processes._checking import check_anew
-from trioserver._processes._guest import Desk
+from trioserver._processes._guest import CANCELLED, Desk
 from trioserver._processes._questions import IDS, Ask
 from trioserver._processes._room import Room, open_room
 from trioserver._processes._staff import Staff
@@ -86,6 +86,7 @@ class Manager:
         self._deaf: WeakSet[EventWorker] = WeakSet()
         # Set when they are open.
         self.dispatcher: Dispatcher | None = None
+        self.desk: Desk | None = None
         self.staff: Staff
 
     # `Controls`
@@ -115,7 +116,9 @@ class Manager:
         self.stopping.request()
 
     def cancel(self, task_id: int) -> bool:
-        return any(worker.cancel(task_id) for worker in self.staff.workers)
+        if any(worker.cancel(task_id) for worker in self.staff.workers):
+            return True
+        return self.desk is not None and self.desk.cancel_abandoned(task_id, CANCELLED)
 
     async def scale(self, task_worker_num: int) -> None:
         if self.stopping.is_requested:
@@ -341,7 +344,8 @@ async def _open_desk(manager: Manager, plan: Plan, room: Room) -> AsyncIterator[
         return
     async with open_dispatcher(workers) as dispatcher:
         manager.dispatcher = dispatcher
-        yield Desk(dispatcher, plan.settings, room, manager.task_ids())
+        manager.desk = Desk(dispatcher, plan.settings, room, manager.task_ids())
+        yield manager.desk
 
 
 def _log_start(plan: Plan, listeners: Sequence[Listener], began: float) -> None:

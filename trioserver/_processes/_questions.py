@@ -147,6 +147,7 @@ async def answer_questions(
     sender = Sender(sock, nursery)
     held = b""
     while True:
+        await sender.wait_sent()  # nobody asks again before the answer, but who does not read
         await trio.lowlevel.wait_readable(sock)
         try:
             data = sock.recv(4096)

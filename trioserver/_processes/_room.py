@@ -15,10 +15,11 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-import tempfile
 from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
+
+from trioserver._shared_memory import create_shared_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,14 +66,15 @@ class Room:
     """
 
     def __init__(self, fd: int | None = None) -> None:
-        self.fd = _new_memory() if fd is None else fd
+        self.fd = create_shared_memory("trioserver-room", _SIZE) if fd is None else fd
         self._map = mmap.mmap(self.fd, _SIZE)
         self._words = memoryview(self._map).cast("q")
         # The manager's: what has arrived of what was posted in each seat, and the sums.
         self._taken_of: Counter[int] = Counter()
         self._taken_bytes_of: Counter[int] = Counter()
-        self._taken = 0
-        self._taken_bytes = 0
+        self.taken_tasks = 0
+        """What has arrived in all seats, since the start."""
+        self.taken_bytes = 0
 
     def close(self) -> None:
         """Give the memory back."""
@@ -95,8 +97,8 @@ class Room:
         words[at] = waiting
         words[at + 1] = free
         words[at + 2] = held_bytes
-        words[at + 3] = self._taken
-        words[at + 4] = self._taken_bytes
+        words[at + 3] = self.taken_tasks
+        words[at + 4] = self.taken_bytes
         words[_VERSION] = version
         return version
 
@@ -116,8 +118,8 @@ class Room:
         """So much of what was posted there has arrived; `publish` must follow."""
         self._taken_of[seat] += tasks
         self._taken_bytes_of[seat] += task_bytes
-        self._taken += tasks
-        self._taken_bytes += task_bytes
+        self.taken_tasks += tasks
+        self.taken_bytes += task_bytes
 
     def accepts(self, seat: int, accepts: bool) -> None:  # noqa: FBT001  # it is what is set
         """Whether its process accepts connections."""
@@ -204,13 +206,3 @@ def open_room() -> Iterator[Room]:
         yield room
     finally:
         room.close()
-
-
-def _new_memory() -> int:
-    if hasattr(os, "memfd_create"):
-        fd = os.memfd_create("trioserver-room")
-    else:
-        with tempfile.TemporaryFile() as file:
-            fd = os.dup(file.fileno())
-    os.ftruncate(fd, _SIZE)
-    return fd

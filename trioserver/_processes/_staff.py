@@ -186,7 +186,9 @@ class Staff:
             await worker.ended.wait()
 
     def _new(self, place: _Place) -> EventWorker:
-        seat = next(seat for seat in range(MAX_SEATS) if seat not in self._workers)
+        seat = next((seat for seat in range(MAX_SEATS) if seat not in self._workers), None)
+        if seat is None:
+            raise AppError(f"no further event worker: {MAX_SEATS} are there, most of them old ones")
         worker = EventWorker(
             place.number,
             seat,

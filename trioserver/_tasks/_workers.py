@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
@@ -56,6 +56,10 @@ class TaskWorkers(Engine, Protocol):
         """
 
 
+MAX_NUMBER: Final = 1000
+"""Workers that may be asked for while the server runs, where a slip would cost all memory."""
+
+
 def check_number(number: int) -> None:
     """See that there may be so many workers.
 
@@ -64,8 +68,8 @@ def check_number(number: int) -> None:
     """
     if type(number) is not int:
         raise TypeError(f"the number of task workers must be a whole number: {number!r}")
-    if number < 1:
-        raise ValueError(f"the number of task workers must be >= 1: {number}")
+    if not 1 <= number <= MAX_NUMBER:
+        raise ValueError(f"the number of task workers must be from 1 to {MAX_NUMBER}: {number}")
 
 
 class _Alarm:
