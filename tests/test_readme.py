@@ -21,12 +21,17 @@ def table(title: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in found[1].splitlines()]
 
 
+def _shown(default: object) -> str:
+    text = ", ".join(default) if isinstance(default, tuple) else str(default)
+    return f"`{text}`" if text else ""
+
+
 def test_the_table_of_settings_is_the_class() -> None:
     """Every field with its default, unit and words, in the class's order."""
     assert table("setting") == [
         [
             f"`{name}`",
-            f"`{', '.join(field.default) if isinstance(field.default, tuple) else field.default}`",
+            _shown(field.default),
             field.metadata["unit"],
             field.metadata["doc"],
         ]

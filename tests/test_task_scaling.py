@@ -117,6 +117,6 @@ async def test_changes_wait_for_each_other() -> None:
 async def test_there_is_one_worker_at_least(number: int) -> None:
     """Else nobody would ever run what is queued."""
     async with open_workers(1) as workers:
-        reason = rf"^the number of task workers must be >= 1: {number}$"
+        reason = rf"^the number of task workers must be from 1 to 1000: {number}$"
         with pytest.raises(ValueError, match=reason):
             await workers.engine.scale(number)
