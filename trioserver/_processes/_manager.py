@@ -267,6 +267,9 @@ async def manage(
             raise
     else:
         return
+    finally:
+        if manager.stopping.cut:
+            logger.warning("%d tasks and callbacks were cut", manager.stopping.cut)
     raise cause
 
 
@@ -287,6 +290,7 @@ async def _live(
         trio.open_nursery() as living,
     ):
         manager.staff = staff = Staff(plan, listeners, desk, room, stopping, manager, living)
+        living.start_soon(staff.count_what_is_cut)
         await staff.start()
         for listener in listeners:
             listener.listen(settings.backlog)
@@ -304,9 +308,7 @@ async def _live(
         if desk is not None:
             desk.is_closed = True
         living.cancel_scope.cancel()
-    if stopping.cut:
-        logger.warning("%d tasks and callbacks were cut", stopping.cut)
-    else:
+    if not stopping.cut:
         logger.info("stopped")
 
 

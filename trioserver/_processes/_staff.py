@@ -167,6 +167,16 @@ class Staff:
             self._cut(worker)
         await self._wait_none()
 
+    async def count_what_is_cut(self) -> None:
+        """Where all ends at once, count the tasks of all as cut; runs until cancelled.
+
+        Their processes are killed then, and tell nobody what they were at.
+        """
+        try:
+            await trio.sleep_forever()
+        finally:
+            self._stopping.cut += sum(len(worker.tasks) for worker in self.workers)
+
     # Inside
 
     async def _start(self, place: _Place) -> None:
@@ -262,6 +272,8 @@ class Staff:
                 try:
                     await self._replace(place)
                 except AppError as exc:
+                    if self._is_over:  # as when a whole control group is told to end
+                        return
                     logger.error(  # noqa: TRY400  # where it was raised says nothing of the app
                         "%s is not recycled yet: %s",
                         worker,
@@ -271,7 +283,8 @@ class Staff:
                     with trio.move_on_after(_RECYCLE_AGAIN):
                         await worker.ended.wait()
                 else:
-                    logger.info("%s is recycled", worker)
+                    if place.current is not worker:
+                        logger.info("%s is recycled", worker)
         finally:
             place.is_recycled = False
 
