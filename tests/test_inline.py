@@ -238,7 +238,9 @@ async def test_the_number_of_workers_can_change(autojump_clock: MockClock) -> No
         await workers.scale(2)
         await wait_all_tasks_blocked()
         assert dispatcher.workers == 2
-        with pytest.raises(ValueError, match=r"^the number of task workers must be from 1 to 1000: 0$"):
+        with pytest.raises(
+            ValueError, match=r"^the number of task workers must be from 1 to 1000: 0$"
+        ):
             await workers.scale(0)
         with pytest.raises(TypeError, match=r"^the number of .* a whole number: 1\.0$"):
             await workers.scale(1.0)  # type: ignore[arg-type]  # what users may do

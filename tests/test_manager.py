@@ -112,6 +112,15 @@ def test_a_signal_to_all_processes_is_one_stop(tmp_path: Path) -> None:
         assert "Traceback" not in server.log
 
 
+def test_event_workers_that_hear_of_the_stop_first(tmp_path: Path) -> None:
+    """They ask to be replaced, as one does that is told alone to leave; nobody complains of it."""
+    with many_processes(tmp_path) as server:
+        for pid in [*server.event_workers, server.process.pid]:
+            os.kill(pid, signal.SIGTERM)
+        assert server.wait() == 0
+        assert "recycled" not in server.log
+
+
 def test_what_does_not_end_in_time_is_cut(tmp_path: Path) -> None:
     """Within the time of a stop; its completion is heard, and the exit code is 1."""
     with many_processes(tmp_path, "--max-wait-time=0.3") as server:
@@ -123,7 +132,7 @@ def test_what_does_not_end_in_time_is_cut(tmp_path: Path) -> None:
 
 
 def test_a_second_signal_and_quit_end_at_once(tmp_path: Path) -> None:
-    """Whatever tasks and callbacks do; the exit code says that something was cut."""
+    """Whatever tasks and callbacks do; what that cuts is counted, and the exit code is 1."""
     for number, signums in enumerate([(signal.SIGTERM, signal.SIGTERM), (signal.SIGQUIT,)]):
         directory = tmp_path / str(number)
         directory.mkdir()

@@ -264,6 +264,8 @@ class Staff:
                 try:
                     await self._replace(place)
                 except AppError as exc:
+                    if self._is_over:  # as when a whole control group is told to end
+                        return
                     logger.error(  # noqa: TRY400  # where it was raised says nothing of the app
                         "%s is not recycled yet: %s",
                         worker,
@@ -273,7 +275,8 @@ class Staff:
                     with trio.move_on_after(_RECYCLE_AGAIN):
                         await worker.ended.wait()
                 else:
-                    logger.info("%s is recycled", worker)
+                    if place.current is not worker:
+                        logger.info("%s is recycled", worker)
         finally:
             place.is_recycled = False
 
