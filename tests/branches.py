@@ -70,7 +70,8 @@ class ManagerWorld(PoolWorld):
         assert sum(len(guest.jobs) for guest in self.guests) == len(alive)
         told = self.dispatcher.statistics()
         assert told.is_balanced
-        assert told.posted == len(self.jobs)
+        lost = sum(len(branch.unarrived) for branch in self.branches if branch.is_dead)
+        assert told.posted == len(self.jobs) + lost
 
 
 class CountingRemote(RemoteDispatcher):
@@ -112,12 +113,16 @@ class Branch:
         self.alive: set[Job] = set()
         self.guest: Guest
         self.is_dead = False
-        # How many of its tasks had ended when it died.
-        self.ended_before = 0
+        # How many ends it had heard of when it died.
+        self.heard_before = 0
+        # What it had posted by then, and the manager never had.
+        self.unarrived: set[int] = set()
 
-    def die(self) -> None:
+    def die(self, ends: int) -> None:
+        """As of now it hears nothing; so many ends have arrived by now."""
         self.is_dead = True
-        self.ended_before = sum(job.status is not None for job in self.tasks)
+        self.heard_before = ends - self.pool._entrance.unheard
+        self.unarrived = self.jobs.keys() - self.world.jobs.keys()
 
     @property
     def tasks(self) -> list[Job]:

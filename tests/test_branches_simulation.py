@@ -87,7 +87,7 @@ async def live_in(branch: Branch, seat: int, *, dies: bool) -> None:
 
             async def die() -> None:
                 await trio.sleep(dies_at)
-                branch.die()
+                branch.die(worker.dispatcher._ends)
                 worker.die()
                 life.cancel()
 
@@ -123,7 +123,7 @@ def check_end(world: ManagerWorld) -> None:
     for branch in world.branches:
         assert not branch.guest.jobs
         if branch.is_dead:
-            abandoned += len(branch.tasks) - branch.ended_before
+            abandoned += len(branch.tasks) + len(branch.unarrived) - branch.heard_before
             continue
         assert set(branch.jobs) == set(branch.heard)
         for number, job in branch.jobs.items():

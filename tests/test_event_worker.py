@@ -14,7 +14,7 @@ from serving import PATIENCE
 from workers import until
 
 from trioserver import Settings
-from trioserver._processes import _event_worker
+from trioserver._processes import _event_worker, _signs_of_life
 from trioserver._processes._channel import Say
 from trioserver._processes._event_worker import EventWorker
 from trioserver._processes._plan import Plan
@@ -107,7 +107,7 @@ async def test_a_process_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None
 
 async def test_one_that_may_be_silent_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is asked for signs of life, and not complained of."""
-    monkeypatch.setattr(_event_worker, "_BEAT", 0.001)
+    monkeypatch.setattr(_signs_of_life, "_BEAT", 0.001)
     says(monkeypatch, Say.READY, "b''")
     async with event_worker(worker_timeout=math.inf) as worker:
-        await until(lambda: worker._beats > 1, "it is silent")
+        await until(lambda: worker.signs_of_life._beats > 1, "it is silent")

@@ -353,7 +353,7 @@ async def test_the_tasks_of_a_dead_one() -> None:
         owned = _POST.pack(0, True, math.inf, math.inf, 0, -1)
         guest.hear([(Say.POST, 50, owned), (Say.POST, 51, GOOD)])
         jobs: list[Job] = [*guest.jobs.values()]
-        assert several.workers[0].guest.leave() == (1, 2)
+        assert several.workers[0].guest.leave() == 3
         assert [job.status for job in jobs] == [None, Status.CANCELLED, None]
         several.post(1)
         await several.run_out()

@@ -332,7 +332,7 @@ def test_an_early_signal_is_not_lost(start_server: Start, here: Path) -> None:
     """One that comes between the app and Trio ends the start all the same."""
     (here / "app.py").write_text(
         "import os, signal\n"
-        "import trioserver._running as running\n"
+        "import trioserver._signalled as running\n"
         f"{ECHO}\n"
         "log_to_stderr = running.log_to_stderr\n"
         "def signalled(level):\n"

@@ -80,10 +80,10 @@ class EventWorker:
     def hear_manager(self, records: list[Record]) -> None:
         assert not self.dispatcher.hear(records)
 
-    def die(self) -> tuple[int, int]:
+    def die(self) -> int:
         """As of now nothing is heard of it, and nothing is told."""
         if self.guest.is_gone:
-            return 0, 0
+            return 0
         self.ours.hang_up()
         self.theirs.hang_up()
         return self.guest.leave()

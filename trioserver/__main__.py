@@ -9,13 +9,14 @@ from __future__ import annotations
 import sys
 from typing import NoReturn
 
-from trioserver._inheritance import receive_inheritance
 from trioserver._signals import leave_on_signals
 
 
 def main() -> NoReturn:
     """Run the command line and exit."""
     leave_on_signals()
+    from trioserver._inheritance import receive_inheritance  # noqa: PLC0415  # see above
+
     receive_inheritance()
     from trioserver._cli import main as run_command_line  # noqa: PLC0415  # see above
 

@@ -165,7 +165,7 @@ def _serve_by_many(app: App, settings: Settings) -> int:
 
 
 def _manage(plan: Plan) -> int:
-    from trioserver._processes._manager import run_manager  # noqa: PLC0415  # as above
+    from trioserver._processes._running import run_manager  # noqa: PLC0415  # as above
 
     return run_manager(plan)
 

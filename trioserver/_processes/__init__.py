@@ -1,8 +1,10 @@
 """Several processes: a manager, its event workers, and the channels between them.
 
-``_manager``        run_manager: who is opened within whom, and what can be asked of the whole
+``_running``        run_manager: who is opened within whom, and the end of all
+``_manager``        what can be asked of the whole
 ``_staff``          keeps an event worker at every number: starts, replaces, reloads
 ``_event_worker``   one life of such a process, seen from the manager
+``_signs_of_life``  whether it answers
 ``_guest``          its tasks, seen from the one dispatcher
 ``_channel``        the records between the two; ``_room``: the numbers that all of them share
 ``_boot``           what an event worker is told before anything else

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 from contextlib import ExitStack, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
@@ -18,6 +19,7 @@ from trioserver._processes._channel import Channel, Say
 from trioserver._processes._guest import CANCELLED, Guest
 from trioserver._processes._python import python_command
 from trioserver._processes._questions import answer_questions
+from trioserver._processes._signs_of_life import SignsOfLife
 from trioserver._stacks import StackFile
 from trioserver._statistics import EventWorkerStatistics
 from trioserver._tasks._wire import WireError
@@ -35,8 +37,6 @@ logger = logging.getLogger("trioserver.manager")
 
 _SLOW_START: Final = 10.0
 """Seconds after which one that is not ready is complained of."""
-_BEAT: Final = 1.0
-"""Seconds between two signs of life that are asked for, at the most."""
 _DEATH_TIME: Final = 1.0
 """Seconds between the first sign of a death and the use of more force."""
 
@@ -104,10 +104,7 @@ class EventWorker:
         self._channel: Channel | None = None
         self._guest: Guest | None = None
         self._stack: StackFile
-        self.is_silent = False
-        """Whether a sign of life was asked for and has not come."""
-        # For how many beats.
-        self._beats = 0
+        self.signs_of_life = SignsOfLife(self, partial(self._say, Say.PING), self._frames)
 
     # What the manager does with it
 
@@ -164,11 +161,6 @@ class EventWorker:
             return False
         self._guest.cancel(task_id, CANCELLED)
         return True
-
-    def probe(self) -> None:
-        """Ask for a sign of life; `is_silent` until there is one."""
-        self.is_silent = True
-        self._say(Say.PING)
 
     def statistics(self) -> EventWorkerStatistics:
         """It in numbers."""
@@ -278,7 +270,7 @@ class EventWorker:
         self.kill()
 
     def _hear(self, records: list[Record]) -> None:
-        self.is_silent = False
+        self.signs_of_life.heard()
         others = records if self._guest is None else self._guest.hear(records)
         for kind, number, body in others:
             if kind == Say.READY:
@@ -312,45 +304,17 @@ class EventWorker:
         return self._manager.answer(self, question, number)
 
     async def _watch(self) -> None:
-        """Ask for signs of life, and replace it if there are none."""
+        """See that it gets ready, and then that it answers."""
         with trio.move_on_after(_SLOW_START):
             await self.ready.wait()
         if not self.ready.is_set():
             logger.warning("%s is not ready after %g s", self, _SLOW_START)
             await self.ready.wait()
-        timeout = self._plan.settings.worker_timeout
-        complaint = timeout / 3
-        beat = min(_BEAT, timeout / 4)
-        while True:
-            self.probe()
-            # Beats are counted, and not seconds: a manager that was stopped itself has not waited.
-            self._beats = 0
-            await trio.sleep(beat)
-            while self.is_silent:
-                self._beats += 1
-                silence = self._beats * beat
-                if silence - beat < complaint <= silence:
-                    await self._complain(silence)
-                if silence >= timeout:
-                    logger.error("%s has not answered for %.1f s: it is replaced", self, silence)
-                    self.kill()
-                    return
-                await trio.sleep(beat)
-            if self._beats * beat >= complaint:
-                logger.info("%s answers again", self)
+        await self.signs_of_life.watch(self._plan.settings.worker_timeout, self.kill)
 
-    async def _complain(self, silence: float) -> None:
-        """Say that it does not answer, and what it does in place of that."""
-        doing = ""
-        try:
-            if self.pid is not None:
-                frames = await self._stack.read(self.pid)
-                doing = "\n".join(["it is at (most recent call first):", *frames])
-        except RuntimeError as exc:  # it is stopped
-            doing = str(exc)
-        logger.warning(
-            "%s has not answered for %.1f s", self, silence, extra={"remote_traceback": doing}
-        )
+    async def _frames(self) -> list[str]:
+        assert self.pid is not None, "it was ready"
+        return await self._stack.read(self.pid)
 
     def _say(self, kind: Say, number: int = 0, body: bytes = b"") -> None:
         if self._channel is not None:
@@ -360,8 +324,7 @@ class EventWorker:
         """Settle what it leaves behind."""
         self.state = "dead"
         if self._guest is not None:
-            cancelled, run_on = self._guest.leave()
-            self.abandoned = cancelled + run_on
+            self.abandoned = self._guest.leave()
         self._room.close_seat(self.seat)
         self.ready.set()
         self.ended.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from trioserver._processes._channel import PARENT, POST_SIZE, Say, pack_end, unpack_post
@@ -27,6 +28,8 @@ _CANCEL: Final = int(Say.CANCEL)
 _WANT_ROOM: Final = int(Say.WANT_ROOM)
 CANCELLED: Final = "server.cancel was called"
 """Why a task ends that somebody else cancels than who has posted it."""
+_MOST_UNKNOWN: Final = 1000
+"""Ends that are sent before it is looked at which of them were heard."""
 _MOST_KEPT: Final = 100
 """Different options that are kept unpacked."""
 
@@ -133,6 +136,10 @@ class Guest:
         self._options: dict[bytes, tuple[int, bool, Options]] = {}
         # Those that end with their connection, or with the caller who waits for them.
         self._owned: set[int] = set()
+        # Completions that it was sent, and how those ended that it may not have heard of.
+        self._ends = 0
+        self._unheard: deque[int] = deque()
+        self._look_at = _MOST_UNKNOWN
         # What has arrived, and is not published yet.
         self._taken = 0
         self._taken_bytes = 0
@@ -211,19 +218,32 @@ class Guest:
         """Send what was put."""
         self._channel.flush()
 
-    def leave(self) -> tuple[int, int]:
-        """It is dead: how many of its tasks are cancelled, and how many run on unheard."""
+    def leave(self) -> int:
+        """It is dead: how many of its tasks nobody will hear of.
+
+        Those are what it has posted and that has not arrived, what has not ended, and what has
+        ended and was not heard of.
+        """
         self.is_gone = True
         self._values.clear()
         desk = self._desk
         desk.remove(self)
-        desk.room.close_seat(self._seat)
-        owned = [self.jobs[task_id] for task_id in self._owned]
-        run_on = len(self.jobs) - len(owned)
-        for job in reversed(owned):  # the newest first, so that the queue does not move up
+        self._forget_heard()
+        unarrived = desk.room.close_seat(self._seat)
+        abandoned = unarrived + len(self.jobs) + len(self._unheard)
+        desk.dispatcher.abandon(unarrived, self._unheard)
+        # The newest first, so that the queue does not move up.
+        for job in reversed([self.jobs[task_id] for task_id in self._owned]):
             desk.dispatcher.cancel(job, "its event worker died")
         desk.publish()
-        return len(owned), run_on
+        return abandoned
+
+    def _forget_heard(self) -> None:
+        """Keep the ends of which nothing is known yet; that they are the newest ones is near it."""
+        unheard = self._ends - self._desk.room.heard_ends(self._seat)
+        while len(self._unheard) > unheard:
+            self._unheard.popleft()
+        self._look_at = max(2 * len(self._unheard), _MOST_UNKNOWN)
 
     # What the dispatcher says (`_job.Sink`); it calls `Desk.publish` after all of it
 
@@ -238,6 +258,11 @@ class Guest:
             if value is not None:
                 self._channel.put(Say.PROGRESS, job.id, body=value)
         self._channel.put(Say.ENDED, job.id, pack_end(job), job.body)
+        assert job.status is not None, "it has ended"
+        self._ends += 1
+        self._unheard.append(job.status)
+        if len(self._unheard) > self._look_at:
+            self._forget_heard()
 
     def job_progressed(self, job: Job, body: bytes) -> None:
         if self.is_gone:

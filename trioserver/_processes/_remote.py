@@ -50,6 +50,8 @@ class RemoteDispatcher:
         self._jobs: dict[int, Job] = {}
         # Bytes of their data.
         self._bytes = 0
+        # Completions that have arrived.
+        self._ends = 0
         self._listeners: list[Callable[[], None]] = []
         self._adopt: Callable[[Job], None]
         # What was seen when the pool last asked how many wait: the version, and bytes of all.
@@ -113,11 +115,13 @@ class RemoteDispatcher:
         """Do what ``records`` say of tasks; those that say something else."""
         others: list[Record] = []
         jobs = self._jobs
+        ends = 0
         for record in records:
             kind, task_id, body = record
             if kind == Say.ENDED:
                 job = jobs.pop(task_id)
                 self._bytes -= len(job.payload)
+                ends += 1
                 take_end(job, body)
                 job.sink.job_ended(job)
             elif kind == Say.PROGRESS:
@@ -131,6 +135,9 @@ class RemoteDispatcher:
                 self._seen = self._room.look().version
             else:
                 others.append(record)
+        if ends:
+            self._ends += ends
+            self._room.has_taken_ends(self._seat, self._ends)
         for listener in self._listeners:
             listener()
         return others

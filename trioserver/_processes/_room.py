@@ -42,8 +42,9 @@ _POSTED_BYTES: Final = _POSTED + MAX_SEATS
 _CONNECTIONS: Final = _POSTED_BYTES + MAX_SEATS
 _UNHEARD: Final = _CONNECTIONS + MAX_SEATS
 _UNHEARD_BYTES: Final = _UNHEARD + MAX_SEATS
+_ENDS: Final = _UNHEARD_BYTES + MAX_SEATS
 # Of the manager, for each seat.
-_ACCEPTS: Final = _UNHEARD_BYTES + MAX_SEATS
+_ACCEPTS: Final = _ENDS + MAX_SEATS
 _SIZE: Final = (_ACCEPTS + MAX_SEATS) * _WORD
 
 
@@ -107,12 +108,17 @@ class Room:
         self.close_seat(seat)
         self._words[_SEATS] = max(self._words[_SEATS], seat + 1)
 
-    def close_seat(self, seat: int) -> None:
-        """Its process is dead: what was on its way will never arrive; `publish` must follow."""
+    def close_seat(self, seat: int) -> int:
+        """Its process is dead: what was on its way will never arrive; `publish` must follow.
+
+        Returns:
+          How many tasks were.
+        """
         posted = self._words[_POSTED + seat] - self._taken_of[seat]
         posted_bytes = self._words[_POSTED_BYTES + seat] - self._taken_bytes_of[seat]
         self.taken(seat, posted, posted_bytes)
         self._clear(seat)
+        return max(posted, 0)  # of one that counts wrongly itself nothing is known
 
     def taken(self, seat: int, tasks: int, task_bytes: int) -> None:
         """So much of what was posted there has arrived; `publish` must follow."""
@@ -126,7 +132,7 @@ class Room:
         self._words[_ACCEPTS + seat] = accepts
 
     def _clear(self, seat: int) -> None:
-        for number in (_CONNECTIONS, _UNHEARD, _UNHEARD_BYTES, _ACCEPTS):
+        for number in (_CONNECTIONS, _UNHEARD, _UNHEARD_BYTES, _ENDS, _ACCEPTS):
             self._words[number + seat] = 0
 
     # What an event worker writes
@@ -146,7 +152,15 @@ class Room:
         self._words[_UNHEARD + seat] = count
         self._words[_UNHEARD_BYTES + seat] = size
 
+    def has_taken_ends(self, seat: int, count: int) -> None:
+        """So many completions have arrived there since its process began."""
+        self._words[_ENDS + seat] = count
+
     # What everybody reads
+
+    def heard_ends(self, seat: int) -> int:
+        """How many completions were heard there, since its process began."""
+        return max(self._words[_ENDS + seat] - self._words[_UNHEARD + seat], 0)
 
     def look(self) -> Look:
         """How full the queue is now."""

@@ -153,11 +153,11 @@ class Staff:
         with self._stopping.until_deadline():
             await self._wait_none()
         for worker in self.workers:
-            worker.probe()
+            worker.signs_of_life.probe()
         with trio.move_on_after(_ANSWER_TIME):
             await self._wait_none()
         for worker in self.workers:
-            if worker.is_silent:
+            if worker.signs_of_life.is_silent:
                 logger.error("%s does not answer: it is killed", worker)
                 self._cut(worker)
         with trio.CancelScope(deadline=self._stopping.deadline + _LAST_TIME):

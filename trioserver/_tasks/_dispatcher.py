@@ -34,7 +34,7 @@ from trioserver._tasks._watching import Watch
 from trioserver._tasks._wire import Answer, Status, pack_timeout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from trioserver._tasks._books import Worker
     from trioserver._tasks._engine import Engine
@@ -152,6 +152,20 @@ class Dispatcher:
         elif not self._end_unbegun(job, *verdict):
             self._end_running(job, *verdict)
         self._changed()
+
+    def abandon(self, unarrived: int, unheard: Iterable[int]) -> None:
+        """Count tasks of which nobody will hear, beside those that have not ended here yet.
+
+        Args:
+          unarrived: How many were accepted for this dispatcher, and have not come.
+          unheard: How those have ended whose end was not heard of.
+        """
+        counters = self._counters
+        counters.posted += unarrived
+        counters.abandoned += unarrived
+        for status in unheard:
+            counters.ended[status] -= 1
+            counters.abandoned += 1
 
     def statistics(self) -> TaskStatistics:
         """All numbers as they are now."""

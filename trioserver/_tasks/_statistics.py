@@ -97,7 +97,7 @@ class TaskStatistics:
     crashed: int = 0
     """Tasks that ended as `TaskWorkerCrashed`."""
     abandoned: int = 0
-    """Tasks whose event worker died before they had ended."""
+    """Tasks whose event worker died before it had heard of their end."""
     retried: int = 0
     """Attempts after a task's first one; not tasks of their own."""
     oldest_queued: float = 0.0
