@@ -53,6 +53,7 @@ class ManagerWorld(PoolWorld):
         assert number not in self.jobs, "accepted twice"
         self.jobs[number] = job
         self.numbers[job] = number
+        self.see_workers()
         self.trace.append(("accepted", number))
 
     def check(self) -> None:
@@ -64,7 +65,7 @@ class ManagerWorld(PoolWorld):
         assert held <= settings.max_queued_bytes or len(alive) == 1
         waiting, running = self.counts
         assert waiting + running == len(alive)
-        self._most_workers = max(self._most_workers, len(self.workers) - len(self.gone))
+        self.see_workers()
         most = settings.max_queued_tasks + self._most_workers * policy.concurrency
         assert waiting + running <= most
         assert sum(len(guest.jobs) for guest in self.guests) == len(alive)

@@ -174,6 +174,7 @@ class PoolWorld(ModelEngine):
         self.jobs[number] = job
         self.numbers[job] = number
         self.alive.add(job)
+        self.see_workers()
         self.trace.append(("accepted", number))
         settings = shape.settings
         assert self.dispatcher.waiting <= settings.max_queued_tasks
@@ -185,6 +186,10 @@ class PoolWorld(ModelEngine):
             own = [one for one in self.alive if one.stream is job.stream and one.status is None]
             assert len(own) <= settings.max_tasks_per_connection
 
+    def see_workers(self) -> None:
+        """Remember how many there were; each may have let one job more in, and die since."""
+        self._most_workers = max(self._most_workers, len(self.workers) - len(self.gone))
+
     def check(self) -> None:
         """At every moment: bounds, and the sums."""
         self.alive = {job for job in self.alive if job.status is None}
@@ -193,7 +198,7 @@ class PoolWorld(ModelEngine):
         assert pool._entrance._bytes == sum(len(job.payload) for job in self.alive)
         waiting, running = self.counts
         assert waiting + running == len(self.alive)
-        self._most_workers = max(self._most_workers, len(self.workers) - len(self.gone))
+        self.see_workers()
         most = settings.max_queued_tasks + self._most_workers * policy.concurrency
         assert waiting + running <= most
         # What is on its way to `on_finish`, where each call may post one more.

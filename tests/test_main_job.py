@@ -61,10 +61,10 @@ def test_a_task_finishes_after_its_client_has_left(start_server: StartServer) ->
 
 
 def test_processes_are_the_server_and_its_task_workers(start_server: StartServer) -> None:
-    """Four task workers, all of them children of the server, and nothing else."""
+    """Three event workers and four task workers, all children of the manager, and nothing else."""
     server = start_server(*ORDERS)
 
-    assert len(server.children) == 4
+    assert len(server.children) == 3 + 4
     assert server.stop() == 0
     assert not any(map(is_running, server._children))
 
@@ -129,7 +129,7 @@ def test_a_killed_server_takes_its_workers_along(start_server: StartServer) -> N
     port = server.port
     server.ask(b"x")
     workers = server.children
-    assert len(workers) == 4
+    assert len(workers) == 3 + 4
 
     server.process.kill()
     server.wait()
