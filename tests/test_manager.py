@@ -51,6 +51,7 @@ def test_the_seeds_program(tmp_path: Path) -> None:
         for client in clients:
             client.sendall(b"hello world\n")
             assert client.recv(1000) == b'{"message": "sss", "code": 200}'
+        wait_until(lambda: sum("served" in line for line in server.printed) == 3, "three served")
         served = [line.split() for line in server.printed if line.startswith("served")]
         assert sorted(words[2] for words in served) == ["0", "1", "2"]
         assert len({words[3] for words in served}) == 3

@@ -29,8 +29,8 @@ _EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _MISUSED: Final = {errno.EBADF, errno.EFAULT, errno.EINVAL, errno.ENOTSOCK}
 """Errors of accept that are ours; all others are of the client, who has left before."""
 _GIVE_WAY: Final = 0.001
-_GIVE_WAYS: Final = 10
-_TAKE_ALL: Final = 0.1
+_GIVE_WAYS: Final = 50
+_TAKE_ALL: Final = 1.0
 """Seconds for which a new connection is left to an event worker that has fewer, how often in a row,
 and for how long it is not if nobody has come for it: those that have fewer are busy.
 

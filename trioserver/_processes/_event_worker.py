@@ -326,6 +326,8 @@ class EventWorker:
         if self._guest is not None:
             self.abandoned = self._guest.leave()
         self._room.close_seat(self.seat)
+        # What can ask it for a sign of life is in a cycle with it, and buffers are large.
+        self._channel = self._guest = None
         self.ready.set()
         self.ended.set()
 
