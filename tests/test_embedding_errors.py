@@ -243,3 +243,46 @@ def test_ctrl_c_ends_a_script_with_one_traceback(tmp_path: Path) -> None:
     assert "Group" not in err
     assert children
     assert not any(map(is_running, children))
+
+
+def test_ctrl_c_while_a_result_is_unpickled(tmp_path: Path) -> None:
+    """It is not taken for the result's own failure: the program ends."""
+    (tmp_path / "slow.py").write_text(
+        "import time\n"
+        "def load():\n"
+        "    print('unpickling', flush=True)\n"
+        "    deadline = time.monotonic() + 0.5\n"
+        "    while time.monotonic() < deadline: pass\n"
+        "    return 42\n"
+        "class Slow:\n"
+        "    def __reduce__(self): return load, ()\n"
+    )
+    (tmp_path / "script.py").write_text(
+        "import trio, trioserver, slow\n"
+        "class App:\n"
+        "    settings = trioserver.Settings(task_worker_num=1)\n"
+        "    def on_task(self, task): return slow.Slow()\n"
+        "    async def on_finish(self, completion): print(completion.result, flush=True)\n"
+        "async def main():\n"
+        "    async with trioserver.open_task_pool(App) as pool:\n"
+        "        await pool.task(None)\n"
+        "        await trio.sleep_forever()\n"
+        "if __name__ == '__main__': trio.run(main)\n"
+    )
+    script = subprocess.Popen(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": ROOT},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert script.stdout is not None
+    # The worker, which sees whether it unpickles, says so first.
+    assert script.stdout.readline() == script.stdout.readline() == "unpickling\n"
+    os.kill(script.pid, signal.SIGINT)
+    out, err = script.communicate(timeout=PATIENCE)
+
+    assert (out, err.splitlines()[-1]) == ("42\n", "KeyboardInterrupt")
+    assert "cannot be unpickled" not in err

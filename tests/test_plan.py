@@ -304,7 +304,7 @@ def test_a_manager_has_not_imported_the_app(run: Run, here: Path) -> None:
         "    print(plan.spec, plan.settings.worker_num, 'shop' in sys.modules)\n"
         "    return 7\n"
         "manager.run_manager = run_manager\n"
-        "sys.modules['trioserver._processes._manager'] = manager\n"
+        "sys.modules['trioserver._processes._running'] = manager\n"
         "sys.exit(cli.main(sys.argv[1:]))\n"
     )
     assert run("trace.py", "shop:App", "--worker-num=2") == (7, "shop:App 2 False\n", "")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pickle
 from typing import TYPE_CHECKING, Any, final
 
+import trio
+
 from trioserver._errors import (
     TaskCancelled,
     TaskError,
@@ -117,7 +119,7 @@ class Completion:
         status, body = Status(self._job.status), self._job.body
         if status == Status.OK:
             try:
-                self._result = pickle.loads(body)
+                self._result = _loads(body)
             except BaseException as exc:  # noqa: BLE001  # unpickling runs code of the user's, which may even exit
                 self._error = TaskFailed(f"the result cannot be unpickled: {summary_of(exc)}")
         elif status == Status.FAILED:
@@ -133,11 +135,18 @@ class Completion:
         return f"<Completion of task {self.task_id}, attempt {self.attempt}>"
 
 
+@trio.lowlevel.enable_ki_protection
+def _loads(body: bytes) -> Any:  # whatever it is
+    """Unpickle, and let a Ctrl-C wait until that is over: it is not the result's fault."""
+    value: object = pickle.loads(body)
+    return value
+
+
 def _task_failed(failure: Failure) -> TaskFailed:
     original = None
     if failure.pickled:
         try:
-            original = pickle.loads(failure.pickled)
+            original = _loads(failure.pickled)
         except BaseException:  # noqa: BLE001  # it survived in the worker only; its words are in the summary
             original = None
         if not isinstance(original, BaseException):
