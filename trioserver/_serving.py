@@ -136,6 +136,8 @@ class Surroundings:
     whole: Whole
     may_accept: Callable[[], Awaitable[object]]
     """Called when it is ready; returns when the sockets listen and it may accept."""
+    accepts_no_more: Callable[[], object] = lambda: None
+    """Called when it has stopped accepting."""
     beside: Callable[[], Awaitable[object]]
     """Runs while it accepts, and, where others go on, until it closes what is idle."""
     is_alone: bool = False
@@ -243,6 +245,7 @@ async def _live(
                 await stopping.wait_requested()
                 _log_stop(level, settings, stopping)
                 accepting.cancel_scope.cancel()
+            surroundings.accepts_no_more()
             if stopping.keeps_listening:
                 await stopping.wait_before_idle_ones_close(connections.wait_none)
             else:

@@ -59,6 +59,8 @@ class Say(IntEnum):
     PONG = 10
     LEFT = 11
     """It is about to end; the id is how many tasks and callbacks it has cut."""
+    ACCEPTS_NO_MORE = 12
+    """As it was told; who connects from now on gets to others."""
     # The manager says:
     ACCEPT = 32
     """The sockets listen."""

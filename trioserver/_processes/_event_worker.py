@@ -92,6 +92,8 @@ class EventWorker:
         """Tasks that nobody will hear of, since it has died."""
         self.ready = trio.Event()
         """Set when it could accept, or is dead."""
+        self.accepts_no_more = trio.Event()
+        """Set when it has stopped accepting, or is dead."""
         self.ended = trio.Event()
         self._plan = plan
         self._listeners = listeners
@@ -279,6 +281,8 @@ class EventWorker:
                 self.ready.set()
             elif kind == Say.FAILED:
                 self._take_failure(body)
+            elif kind == Say.ACCEPTS_NO_MORE:
+                self.accepts_no_more.set()
             elif kind == Say.LEFT:
                 self.has_left = True
                 self.cut = number
@@ -329,6 +333,7 @@ class EventWorker:
         # What can ask it for a sign of life is in a cycle with it, and buffers are large.
         self._channel = self._guest = None
         self.ready.set()
+        self.accepts_no_more.set()
         self.ended.set()
 
 

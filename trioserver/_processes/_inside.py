@@ -122,6 +122,7 @@ async def _live(
                 dispatching=flushing(member.dispatcher) if settings.task_worker_num else None,
                 whole=member,
                 may_accept=member.wait_may_accept,
+                accepts_no_more=member.accepts_no_more,
                 beside=member.hear_messages,
                 on_worn_out=member.ask_to_be_replaced,
             )

@@ -138,6 +138,10 @@ class Member:
         self._channel.say(Say.READY)
         await self._may_accept.wait()
 
+    def accepts_no_more(self) -> None:
+        """Say so: whoever connects from now on must get to others."""
+        self._channel.say(Say.ACCEPTS_NO_MORE)
+
     def ask_to_be_replaced(self) -> None:
         """Have another process take over; the manager says when."""
         self._channel.say(Say.RECYCLE)

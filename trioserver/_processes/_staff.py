@@ -39,7 +39,8 @@ _MAX_BACKOFF: Final = 5.0
 _RECYCLE_AGAIN: Final = 10.0
 """Seconds until another one is started to take over, if the last one could not."""
 _ANSWER_TIME: Final = 1.0
-"""Seconds beyond the deadline of a stop for which one that does not answer is waited for."""
+"""Seconds for which one that does not answer is waited for: beyond the deadline of a stop, and
+when it was told to accept no more."""
 _LAST_TIME: Final = 12.0
 """The same for one that answers: it has completions to deliver, and says `Stopping` how long."""
 
@@ -294,6 +295,9 @@ class Staff:
             fresh.accept()
             if old is not None:
                 old.retire()
+                # Then a reload that is over means that nobody gets to the old code any more.
+                with trio.move_on_after(_ANSWER_TIME):
+                    await old.accepts_no_more.wait()
 
     def _check(self, worker: EventWorker) -> None:
         if not worker.was_ready:
