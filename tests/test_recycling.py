@@ -68,7 +68,7 @@ async def test_not_all_workers_leave_after_the_same_number_of_tasks(here: Path) 
 
 
 async def test_a_worker_that_has_grown_too_large_is_replaced(here: Path) -> None:
-    """After the task, not in it; what it had in hand beyond that runs in its successor."""
+    """After the task, not in it; what it had in hand and not begun runs in its successor."""
     limit = 150 * 2**20
     async with open_workers(1, APP, task_max_memory=limit) as workers:
         small = await workers.run(recycled_app.keep, 2**20)
@@ -81,7 +81,11 @@ async def test_a_worker_that_has_grown_too_large_is_replaced(here: Path) -> None
 
     large, *others = workers.finished
     assert large.result == small
-    assert [completion.result for completion in others] == [after] * 50
+    pids = [completion.result for completion in others]
+    # It begins what it has in hand until somebody has seen how large it is.
+    begun = pids.count(small)
+    assert begun < 50
+    assert pids == [small] * begun + [after] * (50 - begun)
     assert after != small
     assert sorted(map(int, noted(here, "runs"))) == [-1, *range(50)]
 

@@ -112,7 +112,8 @@ class StackFile:
                 self._signal(pid)
 
     def _content(self) -> bytes:
-        return os.pread(self.fd, _SIZE, 0)
+        # Closed, it may be another one's number by now; whoever waits for a dump sees that.
+        return b"" if self._is_closed else os.pread(self.fd, _SIZE, 0)
 
     def _clear(self) -> None:
         # The place in the file is the same for both. It is moved first: a late dump that goes on
