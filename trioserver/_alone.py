@@ -11,6 +11,7 @@ import attrs
 import trio
 
 from trioserver._errors import AppError
+from trioserver._memory import rss_of
 from trioserver._notifying import Notifier
 from trioserver._reloads import Reloads
 from trioserver._statistics import EventWorkerStatistics, ServerStatistics
@@ -164,12 +165,3 @@ class Alone:
         if self.workers is None:
             raise RuntimeError("task_worker_num is 0: this server has no task workers")
         return self.workers
-
-
-def rss_of(pid: int | None) -> int | None:
-    """Bytes that a process holds in memory; None where that cannot be known."""
-    try:
-        with open(f"/proc/{pid}/statm", "rb") as statm:
-            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, IndexError):  # no such system, or no such process any more
-        return None

@@ -6,14 +6,17 @@ it was, and a start that fails has one reason.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVarTuple
 
 import trio
 
 from trioserver._errors import TrioserverError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
+
+ArgsT = TypeVarTuple("ArgsT")
 
 
 class Body:
@@ -57,6 +60,20 @@ def without_groups(group: BaseExceptionGroup, raised: BaseException | None = Non
     own = set(map(id, _leaves(raised)))
     is_own = all(id(exc) in own or isinstance(exc, trio.Cancelled) for exc in found)
     return raised if is_own else group
+
+
+async def run_bare(async_fn: Callable[[*ArgsT], Awaitable[object]], *args: *ArgsT) -> None:
+    """Call ``async_fn(*args)``; what it raises is in no group of ours."""
+    cause: BaseException
+    try:
+        await async_fn(*args)
+    except BaseExceptionGroup as group:
+        cause = without_groups(group)
+        if cause is group:
+            raise
+    else:
+        return
+    raise cause
 
 
 def _leaves(exc: BaseException) -> list[BaseException]:

@@ -16,7 +16,7 @@ import trio
 import trioserver
 from trioserver._alone import Alone
 from trioserver._app import App, load_app
-from trioserver._bare import without_groups
+from trioserver._bare import run_bare
 from trioserver._errors import AppError, summary_of
 from trioserver._guard import contained
 from trioserver._importing import refuse_in_spawned_child
@@ -156,19 +156,11 @@ async def live_in(  # noqa: ASYNC128  # as above
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Be an event worker on bound sockets."""
-    cause: BaseException
     try:
-        await _live(surroundings, app, settings, listeners, stopping, task_status)
-    except BaseExceptionGroup as group:
-        cause = without_groups(group)
-        if cause is group:
-            raise
-    else:
-        return
+        await run_bare(_live, surroundings, app, settings, listeners, stopping, task_status)
     finally:
         if stopping.cut:
             logger.warning("%d tasks and callbacks were cut", stopping.cut)
-    raise cause
 
 
 async def _live(

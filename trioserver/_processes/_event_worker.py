@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
-from trioserver._alone import rss_of
+from trioserver._memory import rss_of
 from trioserver._processes._boot import Boot
 from trioserver._processes._channel import Channel, Say
 from trioserver._processes._guest import CANCELLED, Guest
@@ -263,8 +263,7 @@ class EventWorker:
             self._is_garbled()
             return
         # It is dying, or has closed its end and can never be reached again.
-        with trio.move_on_after(_DEATH_TIME):
-            await trio.sleep_forever()
+        await trio.sleep(_DEATH_TIME)
         self.kill()
 
     def _is_garbled(self) -> None:

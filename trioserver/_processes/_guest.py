@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from trioserver._processes._room import Room
     from trioserver._settings import Settings
     from trioserver._tasks._dispatcher import Dispatcher
-
-logger = logging.getLogger("trioserver.manager")
 
 # Plain numbers are compared faster.
 _POST: Final = int(Say.POST)

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from trioserver._notifying import Notifier
     from trioserver._processes._event_worker import EventWorker
     from trioserver._processes._plan import Plan
-    from trioserver._processes._room import Room
     from trioserver._processes._staff import Staff
     from trioserver._stopping import Stopping
     from trioserver._tasks._dispatcher import Dispatcher
@@ -46,7 +45,6 @@ class Manager:
       plan: What it serves.
       stopping: How it ends.
       workers: The engine of its task workers, if it has any.
-      room: What all processes share.
       notifier: Told of reloads and of the stop.
     """
 
@@ -55,13 +53,11 @@ class Manager:
         plan: Plan,
         stopping: Stopping,
         workers: LocalTaskWorkers | None,
-        room: Room,
         notifier: Notifier,
     ) -> None:
         self._plan = plan
         self.stopping = stopping
         self.workers = workers
-        self._room = room
         self._notifier = notifier
         self._reloads = Reloads()
         self._began = trio.current_time()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import trio
 
 import trioserver
-from trioserver._bare import without_groups
+from trioserver._bare import run_bare
 from trioserver._control import bind_control
 from trioserver._net._binding import bind_all
 from trioserver._notifying import Notifier
@@ -63,7 +63,7 @@ async def _serve(plan: Plan, early: Sequence[int]) -> int:
             workers = None
             if settings.task_worker_num:
                 workers = LocalTaskWorkers(plan, settings, stopping)
-            manager = Manager(plan, stopping, workers, room, notifier)
+            manager = Manager(plan, stopping, workers, notifier)
             await serve_signalled(
                 partial(manage, manager, plan, listeners, room),
                 manager,
@@ -92,19 +92,11 @@ async def manage(  # noqa: ASYNC128  # `_live` calls started()
       AddressError: if an address cannot be served.
       AppError: if a process cannot start.
     """
-    cause: BaseException
     try:
-        await _live(manager, plan, listeners, room, task_status)
-    except BaseExceptionGroup as group:
-        cause = without_groups(group)
-        if cause is group:
-            raise
-    else:
-        return
+        await run_bare(_live, manager, plan, listeners, room, task_status)
     finally:
         if manager.stopping.cut:
             logger.warning("%d tasks and callbacks were cut", manager.stopping.cut)
-    raise cause
 
 
 async def _live(

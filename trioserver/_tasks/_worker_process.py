@@ -20,6 +20,7 @@ import trio
 import trio_parallel
 
 from trioserver._errors import summary_of
+from trioserver._memory import rss_of
 from trioserver._stacks import StackFile
 from trioserver._tasks._conversation import Conversation
 from trioserver._tasks._door import open_door
@@ -171,11 +172,7 @@ class WorkerProcess:
 
     def memory(self) -> int | None:
         """Bytes that the process holds in memory (RSS); None where that cannot be known."""
-        try:
-            with open(f"/proc/{self.pid}/statm", "rb") as statm:
-                return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        except (OSError, IndexError):  # no such system, or no such process any more
-            return None
+        return rss_of(self.pid)
 
     def unsent_reports(self) -> list[Report]:
         """See `Page.published`; nothing if the worker has spoilt the page."""
