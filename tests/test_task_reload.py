@@ -15,8 +15,7 @@ from modules import directory_of_modules
 from serving import is_running
 from workers import Gate, open_workers, until
 
-from trioserver import AppError, TaskTimeout, TaskWorkerCrashed
-from trioserver._tasks import _slot
+from trioserver import AppError, TaskTimeout, TaskWorkerCrashed, _deaths
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -326,8 +325,8 @@ async def test_a_number_whose_worker_keeps_dying_is_tried_at_once(
     module: Module, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long it would wait; a failure is the reload's, and success is its own."""
-    monkeypatch.setattr(_slot, "_FIRST_BACKOFF", 1000.0)
-    monkeypatch.setattr(_slot, "_MAX_BACKOFF", 1000.0)
+    monkeypatch.setattr(_deaths, "_FIRST", 1000.0)
+    monkeypatch.setattr(_deaths, "_MOST", 1000.0)
     async with reloadable() as workers:
         (here / "die").write_text("not well")
         os.kill(workers.pids[0], signal.SIGKILL)

@@ -11,6 +11,7 @@ import attrs
 import trio
 
 from trioserver._errors import AppError
+from trioserver._logs import log_app_error
 from trioserver._memory import rss_of
 from trioserver._notifying import Notifier
 from trioserver._reloads import Reloads
@@ -154,11 +155,7 @@ class Alone:
         try:
             await self._task_workers.reload()
         except AppError as exc:
-            logger.error(  # noqa: TRY400  # where it was raised says nothing about the app
-                "the reload ends here, old task workers go on: %s",
-                exc,
-                extra={"remote_traceback": exc.remote_traceback},
-            )
+            log_app_error(logger, "the reload ends here, old task workers go on", exc)
 
     @property
     def _task_workers(self) -> TaskWorkers:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from trioserver._errors import AppError
 from trioserver._inheritance import START_DIRECTORY, Inheritance, bequeath, disown
+from trioserver._logs import log_app_error
 from trioserver._processes._checking import check_anew
 from trioserver._processes._plan import plan_of
 from trioserver._signals import SIGNALS
@@ -63,11 +64,7 @@ class Anew:
             _refuse_if_gone()
             await check_anew(plan_of(self._app, self._settings))
         except AppError as exc:
-            logger.error(  # noqa: TRY400  # where it was raised says nothing about the app
-                "no reload, the old code goes on: %s",
-                exc,
-                extra={"remote_traceback": exc.remote_traceback},
-            )
+            log_app_error(logger, "no reload, the old code goes on", exc)
         else:
             self._stopping.retire()
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import trioserver
 from trioserver._app import App, load_app
+from trioserver._deaths import how_it_ended
 from trioserver._errors import AppError, TrioserverError, summary_of
 from trioserver._importing import is_machinery, nearest, refuse_in_spawned_child
 from trioserver._inheritance import inherited, receive_inheritance
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             text = ask_child(lambda: _make_plan(arguments, unknown), _import_server)
         except ChildDiedError as exc:
-            how = f"signal {-exc.code}" if exc.code < 0 else f"exit code {exc.code}"
+            how = how_it_ended(exc.code)
             refuse(f"{arguments.app} cannot be loaded: it ends the process with {how}")
             return WRONG
         if text is None:

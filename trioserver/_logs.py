@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trioserver._errors import AppError
 
 
 class _Formatter(logging.Formatter):
@@ -19,6 +23,11 @@ class _Formatter(logging.Formatter):
         """Keep the message in one line."""
         record.message = escaped(record.message)
         return super().formatMessage(record)
+
+
+def log_app_error(logger: logging.Logger, what: str, exc: AppError) -> None:
+    """Log why the app cannot do something, with its own traceback and none of ours."""
+    logger.error("%s: %s", what, exc, extra={"remote_traceback": exc.remote_traceback})
 
 
 def escaped(text: str) -> str:

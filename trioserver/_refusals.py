@@ -20,4 +20,9 @@ def refuse(reason: str) -> None:
 
 def print_traceback(exc: BaseException) -> None:
     """Print what the app raised, from its own files on."""
-    traceback.print_exception(type(exc), exc, own_traceback(exc.__traceback__))
+    sys.stderr.write(traceback_of(exc))
+
+
+def traceback_of(exc: BaseException) -> str:
+    """What the app raised, from its own files on."""
+    return "".join(traceback.format_exception(type(exc), exc, own_traceback(exc.__traceback__)))

@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import tempfile
-import traceback
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Final
 
@@ -16,9 +15,9 @@ import attrs
 import trio
 
 from trioserver._errors import AppError, TrioserverError, summary_of
-from trioserver._importing import own_traceback
 from trioserver._processes._plan import Plan, load_as_planned, plan_of
 from trioserver._processes._python import python_command
+from trioserver._refusals import traceback_of
 from trioserver._settings import Settings
 from trioserver._tasks._lifeline import die_with
 
@@ -130,7 +129,5 @@ def _checked(plan: Plan) -> dict[str, str]:
     except TrioserverError as exc:
         return {"error": str(exc), "traceback": ""}
     except BaseException as exc:  # noqa: ASYNC103, BLE001  # its modules may raise anything
-        own = own_traceback(exc.__traceback__)
-        text = "".join(traceback.format_exception(type(exc), exc, own))
         reason = f"{plan.name} cannot be loaded: {summary_of(exc)}"
-        return {"error": reason, "traceback": text}  # noqa: ASYNC104  # as above
+        return {"error": reason, "traceback": traceback_of(exc)}  # noqa: ASYNC104  # as above

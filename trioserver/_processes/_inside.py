@@ -7,14 +7,12 @@ import logging
 import signal
 import socket
 import sys
-import traceback
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from trioserver._errors import AppError, TrioserverError, summary_of
 from trioserver._guard import signals_are_received
-from trioserver._importing import own_traceback
 from trioserver._logs import log_to_stderr, print_whole_lines
 from trioserver._net._listeners import Listener
 from trioserver._processes._channel import HEAD, Channel, Say
@@ -23,6 +21,7 @@ from trioserver._processes._plan import Plan, load_as_planned
 from trioserver._processes._questions import Asker
 from trioserver._processes._remote import flushing
 from trioserver._processes._room import Room
+from trioserver._refusals import traceback_of
 from trioserver._serving import Surroundings, live_in
 from trioserver._signalled import raise_descriptor_limit
 from trioserver._stopping import Stopping
@@ -149,8 +148,7 @@ def _refuse(sock: socket.socket, exc: BaseException) -> int:
         error = f"the app cannot be loaded: {summary_of(exc)}".partition("\n")[0]
     text = ""
     if cause is not None:
-        lines = traceback.format_exception(cause.with_traceback(own_traceback(cause.__traceback__)))
-        text = "".join(lines)
+        text = traceback_of(cause)
     elif isinstance(exc, AppError):
         text = exc.remote_traceback
     body = json.dumps({"error": error, "traceback": text}).encode()

@@ -15,6 +15,7 @@ import attrs
 import trio
 
 from trioserver._errors import AppError
+from trioserver._logs import log_app_error
 from trioserver._processes._channel import ALL, Say
 from trioserver._processes._checking import check_anew
 from trioserver._processes._guest import CANCELLED, Desk
@@ -168,11 +169,7 @@ class Manager:
         try:
             await self._do_reload(only_task_workers=only_task_workers)
         except AppError as exc:
-            logger.error(  # noqa: TRY400  # where it was raised says nothing about the app
-                "the reload ends here, those not replaced go on: %s",
-                exc,
-                extra={"remote_traceback": exc.remote_traceback},
-            )
+            log_app_error(logger, "the reload ends here, those not replaced go on", exc)
         if not self.stopping.is_requested:
             self._notifier.ready(f"serving {self._plan.name}")
 

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from trioserver._deaths import BackOff, how_it_ended
 from trioserver._errors import AppError
+from trioserver._logs import log_app_error
 from trioserver._processes._event_worker import EventWorker
 from trioserver._processes._room import MAX_SEATS
 
@@ -34,8 +36,6 @@ logger = logging.getLogger("trioserver.manager")
 
 _QUICK_DEATH: Final = 1.0
 """Seconds from readiness within which a death counts as one at start."""
-_FIRST_BACKOFF: Final = 0.1
-_MAX_BACKOFF: Final = 5.0
 _RECYCLE_AGAIN: Final = 10.0
 """Seconds until another one is started to take over, if the last one could not."""
 _ANSWER_TIME: Final = 1.0
@@ -51,9 +51,7 @@ class _Place:
     def __init__(self, number: int) -> None:
         self.number = number
         self.current: EventWorker | None = None
-        self.quick_deaths = 0
-        # Why the process before it died at its start.
-        self.cause = ""
+        self.back_off = BackOff()
         # Held while another process is started here.
         self.changing = trio.StrictFIFOLock()
         # Whether the current one has asked to be replaced.
@@ -234,7 +232,7 @@ class Staff:
 
     async def _back_off(self, place: _Place, worker: EventWorker) -> None:
         if worker.has_left and not worker.exit_code:
-            place.quick_deaths = 0
+            place.back_off.forget()
             return
         lived = trio.current_time() - worker.ready_at if worker.was_ready else 0.0
         # SIGKILL comes from outside, and says nothing about the app.
@@ -242,22 +240,13 @@ class Staff:
             lived < _QUICK_DEATH and worker.exit_code != -signal.SIGKILL
         )
         if not is_quick:
-            place.quick_deaths, place.cause = 0, ""
+            place.back_off.forget()
             logger.warning("%s; it is started again", why_it_died(worker))
             return
-        place.quick_deaths += 1
-        seconds = min(_FIRST_BACKOFF * 2.0 ** min(place.quick_deaths - 1, 10), _MAX_BACKOFF)
-        cause = worker.failure[1] if worker.failure else str(worker.exit_code)
-        # One that keeps dying for the same reason says so once, not every few seconds for ever.
-        logger.log(
-            logging.DEBUG if cause == place.cause else logging.ERROR,
-            "%s; it is started again in %.1f s, and after longer times if that goes on",
-            why_it_died(worker),
-            seconds,
-            extra={"remote_traceback": worker.failure[1] if worker.failure else ""},
-        )
-        place.cause = cause
-        await trio.sleep(seconds)
+        traceback = worker.failure[1] if worker.failure else ""
+        cause = traceback if worker.failure else str(worker.exit_code)
+        why = why_it_died(worker)
+        await trio.sleep(place.back_off.seconds_after(logger, why, cause, traceback))
 
     async def _recycle(self, place: _Place, worker: EventWorker) -> None:
         try:
@@ -267,12 +256,7 @@ class Staff:
                 except AppError as exc:
                     if self._is_over:  # as when a whole control group is told to end
                         return
-                    logger.error(  # noqa: TRY400  # where it was raised says nothing of the app
-                        "%s is not recycled yet: %s",
-                        worker,
-                        exc,
-                        extra={"remote_traceback": exc.remote_traceback},
-                    )
+                    log_app_error(logger, f"{worker} is not recycled yet", exc)
                     with trio.move_on_after(_RECYCLE_AGAIN):
                         await worker.ended.wait()
                 else:
@@ -310,6 +294,4 @@ def why_it_died(worker: EventWorker) -> str:
     if worker.failure is not None:
         return worker.failure[0]
     when = "" if worker.was_ready else " while it was starting"
-    code = worker.exit_code
-    how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-    return f"{worker} died{when} ({how})"
+    return f"{worker} died{when} ({how_it_ended(worker.exit_code)})"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from trioserver._deaths import BackOff, how_it_ended
 from trioserver._errors import AppError
 from trioserver._importing import UNGUARDED, UNGUARDED_EXIT
 from trioserver._stopping import GRACE
@@ -23,8 +24,6 @@ logger = logging.getLogger("trioserver.tasks")
 
 _QUICK_DEATH: Final = 1.0
 """Seconds from readiness within which a death counts as one at start."""
-_FIRST_BACKOFF: Final = 0.1
-_MAX_BACKOFF: Final = 5.0
 
 
 class Start:
@@ -64,8 +63,7 @@ class Slot:
         self._ready_at: float | None = None
         # Whether the process that has just died had begun a task.
         self._has_run = False
-        # Why the process before it died at its start.
-        self._cause: str | None = None
+        self._back_off = BackOff()
         # Whether its death is our doing, and no reason for a warning.
         self._is_killed = False
         # Whether it was told to leave, by itself.
@@ -145,7 +143,6 @@ class Slot:
 
     async def _keep_alive(self, events: Events, on_first: Callable[[], None] | None) -> None:
         seat = self.seat
-        quick_deaths = 0
         was_ready = False
 
         def on_ready() -> None:
@@ -195,8 +192,7 @@ class Slot:
             if not was_ready:
                 return
             if not self._is_outdated:
-                quick_deaths = quick_deaths + 1 if self._died_at_start(worker) else 0
-                await self._back_off(worker, quick_deaths)
+                await self._wait_its_turn(worker)
 
     def _died_at_start(self, worker: WorkerProcess) -> bool:
         if self._ready_at is None:
@@ -219,26 +215,18 @@ class Slot:
         elif not self._is_killed:
             logger.warning("old %s", _why_it_ended(worker))
 
-    async def _back_off(self, worker: WorkerProcess, quick_deaths: int) -> None:
+    async def _wait_its_turn(self, worker: WorkerProcess) -> None:
         """Say why it ended, and wait if it keeps doing so at its start."""
-        if not quick_deaths:
-            self._cause = None
+        if not self._died_at_start(worker):
+            self._back_off.forget()
             if self._is_retired and not worker.exit_code:
                 logger.info("task worker %d (pid %s) is recycled", self.number, worker.pid)
             elif not self._is_killed:
                 logger.warning("%s; it is started again", _why_it_ended(worker))
             return
-        seconds = min(_FIRST_BACKOFF * 2.0 ** min(quick_deaths - 1, 10), _MAX_BACKOFF)
-        # One that keeps dying for the same reason says so once, not every few seconds for ever.
         cause = worker.start_failure or f"{worker.is_ready} {worker.exit_code}"
-        logger.log(
-            logging.DEBUG if cause == self._cause else logging.ERROR,
-            "%s; it is started again in %.1f s, and after longer times if that goes on",
-            _why_it_ended(worker),
-            seconds,
-            extra={"remote_traceback": worker.start_failure},
-        )
-        self._cause = cause
+        why = _why_it_ended(worker)
+        seconds = self._back_off.seconds_after(logger, why, cause, worker.start_failure)
         with trio.move_on_after(seconds) as self._pause:
             await trio.sleep_forever()
 
@@ -251,5 +239,4 @@ def _why_it_ended(worker: WorkerProcess) -> str:
     code = worker.exit_code
     if code == UNGUARDED_EXIT and not worker.is_ready:
         return UNGUARDED
-    how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-    return f"{name} (pid {worker.pid}) died{when} ({how})"
+    return f"{name} (pid {worker.pid}) died{when} ({how_it_ended(code)})"
