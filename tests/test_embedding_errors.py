@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import traceback
 from typing import TYPE_CHECKING
 
 import embedded_app
@@ -75,6 +76,31 @@ async def test_what_a_nursery_of_the_body_raises_leaves_as_it_is() -> None:
         async with open_task_pool(embedded_app.first, ONE), trio.open_nursery() as nursery:
             nursery.start_soon(fail)
             await trio.sleep_forever()
+
+
+class Interrupted:
+    """As a Ctrl-C has it that comes while ``on_finish`` runs."""
+
+    def on_task(self, task: object) -> None: ...
+
+    async def on_finish(self, completion: object) -> None:
+        raise KeyboardInterrupt
+
+
+interrupted = Interrupted()
+
+
+async def test_an_interrupt_anywhere_is_in_no_group() -> None:
+    """Nor is one that comes while a loop of the pool runs, and the body waits."""
+
+    async def wait_for_it() -> None:
+        async with open_task_pool(interrupted, ONE) as pool:
+            await pool.task(None)
+            await trio.sleep_forever()
+
+    with trio.fail_after(PATIENCE), pytest.raises(KeyboardInterrupt) as caught:
+        await wait_for_it()
+    assert "".join(traceback.format_exception(caught.value)).count("Traceback") == 1
 
 
 async def test_a_cancelled_body_ends_at_once(gate: Gate, caplog: pytest.LogCaptureFixture) -> None:
@@ -184,7 +210,7 @@ class App:
     def on_task(self, task):
         return task.data * 2
     async def on_finish(self, completion):
-        print("finished", completion.result)
+        print("finished", completion.result, flush=True)
 
 async def main():
     async with trioserver.open_task_pool(App) as pool:
@@ -234,6 +260,8 @@ def test_ctrl_c_ends_a_script_with_one_traceback(tmp_path: Path) -> None:
     )
     assert script.stdout is not None
     assert script.stdout.readline() == "42\n"
+    # Or the interrupt might come anywhere in what leads to that.
+    assert script.stdout.readline() == "finished 4\n"
     children = children_of(script.pid)
     os.killpg(script.pid, signal.SIGINT)
     _, err = script.communicate(timeout=PATIENCE)

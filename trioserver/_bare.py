@@ -54,12 +54,21 @@ def without_groups(group: BaseExceptionGroup, raised: BaseException | None = Non
       ``group`` itself, if more than one thing went wrong.
     """
     found = _leaves(group)
-    if raised is None:
-        return found[0] if len(found) == 1 and isinstance(found[0], TrioserverError) else group
-    # By its leaves: a group of the user's own is taken apart and made anew on its way.
-    own = set(map(id, _leaves(raised)))
-    is_own = all(id(exc) in own or isinstance(exc, trio.Cancelled) for exc in found)
-    return raised if is_own else group
+    if raised is not None:
+        # By its leaves: a group of the user's own is taken apart and made anew on its way.
+        own = set(map(id, _leaves(raised)))
+        if all(id(exc) in own or isinstance(exc, trio.Cancelled) for exc in found):
+            return raised
+    elif len(found) == 1 and isinstance(found[0], TrioserverError):
+        return found[0]
+    # A Ctrl-C comes wherever the program is just then, be it in a nursery of ours.
+    interrupts = [exc for exc in found if isinstance(exc, KeyboardInterrupt)]
+    others = [exc for exc in found if not isinstance(exc, KeyboardInterrupt | trio.Cancelled)]
+    if not interrupts or others:
+        return group
+    # What it has cancelled is no news: one traceback is enough.
+    interrupts[0].__suppress_context__ = True
+    return interrupts[0]
 
 
 async def run_bare(async_fn: Callable[[*ArgsT], Awaitable[object]], *args: *ArgsT) -> None:
