@@ -16,7 +16,7 @@ OURS = "trioserver"
 
 @attrs.frozen
 class Figure:
-    """One measurement: ``value`` in the unit of its case, ``cpu`` in µs of the server per operation."""
+    """One measurement: ``value`` in its case's unit, ``cpu`` in µs of the server per operation."""
 
     value: float
     cpu: float | None = None
