@@ -23,7 +23,7 @@ from benchmarks._suite import run_case
 if TYPE_CHECKING:
     from benchmarks._suite import Case, Result
 
-MODULES: Final = ("ping",)
+MODULES: Final = ("ping", "fairness", "connections")
 """Those of this package that have cases, in the order in which they run."""
 ROUNDS: Final = 5
 

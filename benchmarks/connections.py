@@ -1,0 +1,103 @@
+"""What connections cost: CPU time a request as they grow in number, and memory while they idle."""
+
+from __future__ import annotations
+
+import resource
+import socket
+from contextlib import ExitStack
+from functools import partial
+from typing import Final
+
+from benchmarks._length import is_quick, seconds
+from benchmarks._needs import PeerMissingError
+from benchmarks._paced import offer
+from benchmarks._servers import (
+    ASYNCIO_PROTOCOL,
+    PLAIN_TRIO,
+    SWOOLE,
+    UVLOOP_PROTOCOL,
+    serving,
+)
+from benchmarks._suite import OURS, Case, Figure, Goal
+
+COUNTS: Final = (10, 100, 1_000, 10_000)
+MOST: Final = COUNTS[-1]
+RATE: Final = 10_000.0
+"""Requests per second over all connections, however many there are."""
+_SPARE_FILES: Final = 200
+_REQUEST: Final = b"PING\r\n"
+_REPLY: Final = b"+PONG\r\n"
+
+
+def _growth(name: str, connections: int) -> Figure:
+    _need_files(connections + _SPARE_FILES)
+    with serving(name) as server:
+        paced = offer(server, connections, RATE, max(seconds(), 0.0 if is_quick() else 1.0))
+    return Figure(
+        paced.server_cpu / paced.requests * 1e6,
+        more={
+            "p50 ms": paced.p50 * 1e3,
+            "p99 ms": paced.p99 * 1e3,
+            "generator's core in use, %": paced.own_cpu * 100,
+        },
+    )
+
+
+def _idle(name: str) -> Figure:
+    """Each has asked once, as idle clients have."""
+    _need_files(MOST + _SPARE_FILES)
+    with serving(name) as server, ExitStack() as stack:
+        for _ in range(COUNTS[0]):  # whatever the server allocates only once
+            _ask(stack.enter_context(socket.create_connection(("127.0.0.1", server.port))))
+        before = server.rss
+        for _ in range(MOST):
+            _ask(stack.enter_context(socket.create_connection(("127.0.0.1", server.port))))
+        return Figure((server.rss - before) / MOST / 1024)
+
+
+def _ask(sock: socket.socket) -> None:
+    sock.sendall(_REQUEST)
+    got = b""
+    while len(got) < len(_REPLY):
+        if not (data := sock.recv(len(_REPLY) - len(got))):
+            raise ConnectionError("the server has closed a connection")
+        got += data
+
+
+def _need_files(count: int) -> None:
+    """Let this process, and servers that it starts from now on, have so many files open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < count:
+        raise PeerMissingError(f"{hard} open files are the limit here, {count} are needed")
+    if soft != resource.RLIM_INFINITY and soft < count:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
+
+
+def _row(name: str, connections: int) -> str:
+    return name if connections == MOST else f"{name}, {connections:,} connections"
+
+
+_PEERS: Final = (OURS, PLAIN_TRIO, ASYNCIO_PROTOCOL, UVLOOP_PROTOCOL, SWOOLE)
+
+CASES: Final = (
+    Case(
+        "growth-connections",
+        f"{RATE:,.0f} requests/s over {MOST:,} connections and fewer",
+        "CPU µs a request",
+        {
+            _row(name, connections): partial(_growth, name, connections)
+            for name in _PEERS
+            for connections in reversed(COUNTS)
+        },
+        (Goal(1.3, 1.8, _row(OURS, COUNTS[0]), at_most=True),),
+        is_lower_better=True,
+    ),
+    Case(
+        "idle-connections",
+        f"{MOST:,} connections that have asked once",
+        "KiB of RSS each",
+        {name: partial(_idle, name) for name in _PEERS},
+        (Goal(4.0, 6.0, at_most=True),),
+        is_lower_better=True,
+    ),
+)

@@ -1,0 +1,76 @@
+"""What polite clients notice of one that floods: 50 of them, each with 100 requests a second."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from benchmarks._flood import flooding
+from benchmarks._length import seconds
+from benchmarks._paced import offer
+from benchmarks._servers import (
+    PLAIN_TRIO,
+    SWOOLE,
+    UVLOOP_JOINED,
+    UVLOOP_PROTOCOL,
+    serving,
+)
+from benchmarks._suite import OURS, Case, Figure, Goal
+
+if TYPE_CHECKING:
+    from benchmarks._paced import Paced
+
+POLITE: Final = 50
+RATE_EACH: Final = 100.0
+_ROUNDS_OF_SECONDS: Final = 2
+"""A 99th percentile wants more requests than a mean."""
+
+
+def _calm(name: str) -> Figure:
+    with serving(name) as server:
+        return _figure(offer(server, POLITE, POLITE * RATE_EACH, _ROUNDS_OF_SECONDS * seconds()))
+
+
+def _flooded(name: str) -> Figure:
+    with serving(name) as server:
+        with flooding(server) as flood:
+            paced = offer(server, POLITE, POLITE * RATE_EACH, _ROUNDS_OF_SECONDS * seconds())
+        return _figure(paced, flood.rate)
+
+
+def _figure(paced: Paced, flood: float = 0.0) -> Figure:
+    return Figure(
+        paced.p99 * 1e3,
+        more={
+            "p50 ms": paced.p50 * 1e3,
+            "longest ms": paced.longest * 1e3,
+            "flood, replies/s": flood,
+            "generator late, p99 ms": paced.late_p99 * 1e3,
+            "its core in use, %": paced.own_cpu * 100,
+        },
+    )
+
+
+def calm(name: str) -> str:
+    """What the row of a server without a flood is called."""
+    return f"{name}, calm"
+
+
+_PEERS: Final = (OURS, PLAIN_TRIO, UVLOOP_PROTOCOL, UVLOOP_JOINED, SWOOLE)
+
+CASES: Final = (
+    Case(
+        "fairness",
+        f"one client floods beside {POLITE} with {RATE_EACH:.0f} requests/s each",
+        "p99 ms",
+        {name: partial(_flooded, name) for name in _PEERS}
+        | {calm(name): partial(_calm, name) for name in _PEERS},
+        (
+            Goal(1.5, 3.0, calm(OURS), at_most=True),
+            Goal(1 / 20, 1 / 5, UVLOOP_PROTOCOL, at_most=True),
+            Goal(1 / 20, 1 / 5, UVLOOP_JOINED, at_most=True),
+            Goal(1 / 20, 1 / 5, SWOOLE, at_most=True),
+        ),
+        is_lower_better=True,
+    ),
+)
