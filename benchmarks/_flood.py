@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import select
 import socket
-import subprocess
 import sys
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
+
+from benchmarks._generators import Generator, wait_to_begin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,24 +39,11 @@ class Flood:
 def flooding(server: Server) -> Iterator[Flood]:
     """Flood ``server`` meanwhile, from a process of its own on the cores of this one."""
     flood = Flood()
-    with subprocess.Popen(  # noqa: S603  # this very module
-        [sys.executable, "-m", __name__, str(server.port)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            assert process.stdout is not None
-            if process.stdout.readline() != "floods\n":
-                raise RuntimeError("the flooding client did not start")
-            time.sleep(_SETTLING)
-            yield flood
-            if process.poll() is not None:
-                raise RuntimeError("the flooding client has ended before it was told to")
-            said, _ = process.communicate("", timeout=10)
-            flood.rate = float(said)
-        finally:
-            process.kill()
+    with Generator(__name__, server.port) as generator:
+        generator.begin()
+        time.sleep(_SETTLING)
+        yield flood
+        flood.rate = float(generator.result())
 
 
 def main() -> None:
@@ -63,7 +51,7 @@ def main() -> None:
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     sock = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
     sock.setblocking(False)
-    print("floods", flush=True)
+    wait_to_begin()
     buffer = bytearray(_READ_SIZE)
     poll = select.poll()
     poll.register(sock, select.POLLIN | select.POLLOUT)

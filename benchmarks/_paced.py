@@ -12,24 +12,26 @@ import gc
 import json
 import select
 import socket
-import subprocess
-import sys
 import time
 from collections import deque
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from benchmarks._cores import cpu_seconds
+from benchmarks._generators import Generator, wait_to_begin
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from benchmarks._servers import Server
 
 _REQUEST: Final = b"PING\r\n"
 _REPLY_SIZE: Final = len(b"+PONG\r\n")
 _READ_SIZE: Final = 64 * 1024
 _MAX_EVENTS: Final = 1024
-_PATIENCE: Final = 10.0
+_PATIENCE: Final = 20.0
 """Seconds that replies may take after the last request; a server that needs more has failed."""
 
 
@@ -117,18 +119,20 @@ class Load:
                 answered += self._clients[fd].receive(self.latencies)
 
 
-def offer(server: Server, connections: int, rate: float, seconds: float) -> Paced:
-    """Load ``server`` from a process of its own, on the cores of this one."""
-    said = subprocess.run(  # noqa: S603  # this very module
-        [
-            *(sys.executable, "-m", __name__, str(server.port), str(server.pid)),
-            *("--connections", str(connections), "--rate", str(rate), "--seconds", str(seconds)),
-        ],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    return Paced(**json.loads(said.stdout))
+@contextmanager
+def offering(
+    server: Server, connections: int, rate: float, seconds: float
+) -> Iterator[Callable[[], Paced]]:
+    """Connect to ``server``, and warm up; what is yielded then does the rest, and waits for it."""
+    options = {"connections": connections, "rate": rate, "seconds": seconds}
+    arguments = [f"--{name}={value}" for name, value in options.items()]
+    with Generator(__name__, server.port, server.pid, *arguments) as generator:
+
+        def offer() -> Paced:
+            generator.begin()
+            return Paced(**json.loads(generator.result()))
+
+        yield offer
 
 
 def main() -> None:
@@ -144,6 +148,7 @@ def main() -> None:
     load.run(max(options.connections, int(options.rate * min(options.seconds, 0.3))))
     gc.collect()
     gc.disable()
+    wait_to_begin()
     server, own, began = cpu_seconds([options.pid]), time.process_time(), time.perf_counter()
     load.run(int(options.rate * options.seconds))
     server, own = cpu_seconds([options.pid]) - server, time.process_time() - own

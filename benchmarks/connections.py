@@ -8,9 +8,9 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Final
 
-from benchmarks._length import is_quick, seconds
+from benchmarks._length import seconds
 from benchmarks._needs import PeerMissingError
-from benchmarks._paced import offer
+from benchmarks._paced import offering
 from benchmarks._servers import (
     ASYNCIO_PROTOCOL,
     PLAIN_TRIO,
@@ -24,6 +24,7 @@ COUNTS: Final = (10, 100, 1_000, 10_000)
 MOST: Final = COUNTS[-1]
 RATE: Final = 10_000.0
 """Requests per second over all connections, however many there are."""
+_FIRST: Final = 10
 _SPARE_FILES: Final = 200
 _REQUEST: Final = b"PING\r\n"
 _REPLY: Final = b"+PONG\r\n"
@@ -31,8 +32,8 @@ _REPLY: Final = b"+PONG\r\n"
 
 def _growth(name: str, connections: int) -> Figure:
     _need_files(connections + _SPARE_FILES)
-    with serving(name) as server:
-        paced = offer(server, connections, RATE, max(seconds(), 0.0 if is_quick() else 1.0))
+    with serving(name) as server, offering(server, connections, RATE, seconds()) as offer:
+        paced = offer()
     return Figure(
         paced.server_cpu / paced.requests * 1e6,
         more={
@@ -47,12 +48,12 @@ def _idle(name: str) -> Figure:
     """Each has asked once, as idle clients have."""
     _need_files(MOST + _SPARE_FILES)
     with serving(name) as server, ExitStack() as stack:
-        for _ in range(COUNTS[0]):  # whatever the server allocates only once
+        for _ in range(_FIRST):  # whatever the server allocates only once
             _ask(stack.enter_context(socket.create_connection(("127.0.0.1", server.port))))
         before = server.rss
-        for _ in range(MOST):
+        for _ in range(MOST - _FIRST):
             _ask(stack.enter_context(socket.create_connection(("127.0.0.1", server.port))))
-        return Figure((server.rss - before) / MOST / 1024)
+        return Figure((server.rss - before) / (MOST - _FIRST) / 1024)
 
 
 def _ask(sock: socket.socket) -> None:
