@@ -15,23 +15,25 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from benchmarks import _machine
-from benchmarks._length import be_quick
+from benchmarks import _durations, _machine
 from benchmarks._report import json_of, text_of
 from benchmarks._suite import run_case
 
 if TYPE_CHECKING:
     from benchmarks._suite import Case, Result
 
-MODULES: Final = ("ping", "fairness", "connections")
+MODULES: Final = ("ping", "fairness", "connections", "processes")
 """Those of this package that have cases, in the order in which they run."""
 ROUNDS: Final = 5
+QUICK: Final = 0.2
+"""Seconds of a measurement whose figures mean little."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, help=f"medians are of so many [{ROUNDS}]")
     parser.add_argument("--only", metavar="REGEX", default="", help="cases whose name has a match")
+    parser.add_argument("--seconds", type=float, help=f"of a measurement [{_durations.SECONDS}]")
     parser.add_argument("--quick", action="store_true", help="one short round, to see if it works")
     parser.add_argument("--list", action="store_true", help="show the names of the cases, and exit")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write text, JSON and plots there")
@@ -43,9 +45,8 @@ def main() -> int:
         for case in chosen:
             print(f"{case.name:24} {case.title}")
         return 0
-    if options.quick:
-        be_quick()
     rounds = options.rounds or (1 if options.quick else ROUNDS)
+    _durations.SECONDS = options.seconds or (QUICK if options.quick else _durations.SECONDS)
     machine = _machine.describe()
     print(_machine.as_text(machine))
     results = []
@@ -62,9 +63,7 @@ def main() -> int:
 
 def all_cases() -> list[Case]:
     """In the order in which they run."""
-    return [
-        case for name in MODULES for case in import_module(f"benchmarks.{name}").CASES
-    ]
+    return [case for name in MODULES for case in import_module(f"benchmarks.{name}").CASES]
 
 
 def tell(line: str) -> None:

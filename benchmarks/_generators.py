@@ -1,4 +1,4 @@
-"""Load generators: programs that say when they are ready, begin when told to, and print a result."""
+"""Load generators: programs that say when they are ready, begin when told, and print a result."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Final
 
-from benchmarks._length import seconds
+from benchmarks import _durations
 from benchmarks._suite import Figure
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def load(server: Server, connections: int, pipeline: int) -> Figure:
     """
     few = max(_WARMING_UP_ALL * min(pipeline, 4), connections * pipeline * 2)
     rate = _run(server, connections, pipeline, few)
-    many = max(few * 2, int(rate * seconds()))
+    many = max(few * 2, int(rate * _durations.SECONDS))
     began = server.cpu
     _run(server, connections, pipeline, few)
     between = server.cpu

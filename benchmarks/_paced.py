@@ -1,4 +1,4 @@
-"""Load at a fixed rate: ``python -m benchmarks._paced PORT PID --connections N --rate R --seconds S``.
+"""Load at a fixed rate: ``python -m benchmarks._paced PORT PID`` and a few options.
 
 Each connection sends on schedule, whether it has its last reply or not, and the schedule spreads
 all of them evenly, so that the server sees the same load from 10 connections as from 10,000. Prints
@@ -75,8 +75,7 @@ class Client:
         if not size:
             raise ConnectionError("the server has closed a connection")
         count, self._partial = divmod(self._partial + size, _REPLY_SIZE)
-        for _ in range(count):
-            latencies.append(now - self.sent.popleft())
+        latencies.extend(now - self.sent.popleft() for _ in range(count))
         return count
 
 

@@ -24,9 +24,11 @@ def text_of(result: Result) -> str:
     columns = ["", case.unit, "ours is", "CPU µs", "ours is"]
     extra = list(dict.fromkeys(name for row in result.rows for name in row.more))
     table = [[*columns, *extra]]
-    for row in result.rows:
-        if row.figures:
-            table.append([*_cells(result, row), *(_number(row.more.get(name)) for name in extra)])
+    table += [
+        [*_cells(result, row), *(_number(row.more.get(name)) for name in extra)]
+        for row in result.rows
+        if row.figures
+    ]
     # A column that nobody has anything for says nothing.
     used = [at for at in range(len(table[0])) if at < 2 or any(line[at] for line in table[1:])]
     lines += _aligned([[line[at] for at in used] for line in table])

@@ -64,7 +64,7 @@ def _ours() -> Iterator[Server]:
 @contextmanager
 def _program(*command: str) -> Iterator[Server]:
     """A command that prints its port when it listens."""
-    # asyncio complains of clients that leave; that is of interest only if the server does not start.
+    # asyncio complains of clients that leave: of interest only if the server does not start.
     with tempfile.TemporaryFile("w+") as complaints, pinned(SERVER_CORE):
         process = subprocess.Popen(  # noqa: S603  # a peer of ours
             command,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 OURS: Final = "trioserver"
 """The name of this project among the peers of a case."""
-PATIENCE: Final = 120
+PATIENCE: Final = 300
 """Seconds after which a peer that has not been measured in one round has failed."""
 
 Verdict = Literal["goal met", "floor met", "below the floor", "not measured"]
@@ -64,8 +64,9 @@ class Goal:
 class Case:
     """One thing to measure, for us and for peers.
 
-    A peer whose measure raises `PeerMissingError` is left out, with that reason. One that raises
-    anything else has failed: its row says so, and the run goes on.
+    A peer whose measure raises `PeerMissingError` is left out, with that reason; so are those that
+    are known to be ``missing`` from the start. One that raises anything else has failed: its row
+    says so, and the run goes on.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Case:
     peers: Mapping[str, Callable[[], Figure]]
     goals: tuple[Goal, ...] = ()
     is_lower_better: bool = False
+    missing: Mapping[str, str] = attrs.field(factory=dict)
 
 
 @attrs.frozen
@@ -144,7 +146,7 @@ def run_case(case: Case, rounds: int, tell: Callable[[str], None]) -> Result:
       tell: Hears what is being measured.
     """
     figures: dict[str, list[Figure]] = {name: [] for name in case.peers}
-    missing: dict[str, str] = {}
+    missing = dict(case.missing)
     failures: dict[str, str] = {}
     for number in range(1, rounds + 1):
         for name, measure in case.peers.items():

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Final
 
-from benchmarks._length import seconds
+from benchmarks import _durations
 from benchmarks._needs import PeerMissingError
 from benchmarks._paced import offering
 from benchmarks._servers import (
@@ -32,7 +32,7 @@ _REPLY: Final = b"+PONG\r\n"
 
 def _growth(name: str, connections: int) -> Figure:
     _need_files(connections + _SPARE_FILES)
-    with serving(name) as server, offering(server, connections, RATE, seconds()) as offer:
+    with serving(name) as server, offering(server, connections, RATE, _durations.SECONDS) as offer:
         paced = offer()
     return Figure(
         paced.server_cpu / paced.requests * 1e6,

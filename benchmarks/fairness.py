@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from benchmarks import _durations
 from benchmarks._flood import flooding
-from benchmarks._length import seconds
 from benchmarks._paced import offering
 from benchmarks._servers import (
     PLAIN_TRIO,
@@ -44,7 +44,7 @@ def _flooded(name: str) -> Figure:
 
 
 def _polite(server: Server) -> AbstractContextManager[Callable[[], Paced]]:
-    return offering(server, POLITE, POLITE * RATE_EACH, _TIMES * seconds())
+    return offering(server, POLITE, POLITE * RATE_EACH, _TIMES * _durations.SECONDS)
 
 
 def _figure(paced: Paced, flood: float = 0.0) -> Figure:
