@@ -12,6 +12,7 @@ import re
 import shutil
 import sys
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -79,6 +80,12 @@ def write(directory: Path, results: list[Result], machine: dict[str, object]) ->
     (directory / "results.txt").write_text("\n\n".join(tables) + "\n")
     numbers = json.dumps(json_of(results, machine), indent=1, ensure_ascii=False)
     (directory / "results.json").write_text(numbers + "\n")
+    if find_spec("matplotlib") is None:
+        print("no plots: there is no module named 'matplotlib'", file=sys.stderr)
+    else:
+        from benchmarks._plots import write_plots  # noqa: PLC0415  # it need not be there
+
+        write_plots(results, _machine.as_text(machine), directory)
 
 
 if __name__ == "__main__":

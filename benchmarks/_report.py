@@ -25,7 +25,7 @@ def text_of(result: Result) -> str:
     extra = list(dict.fromkeys(name for row in result.rows for name in row.more))
     table = [[*columns, *extra]]
     table += [
-        [*_cells(result, row), *(_number(row.more.get(name)) for name in extra)]
+        [*_cells(result, row), *(number_text(row.more.get(name)) for name in extra)]
         for row in result.rows
         if row.figures
     ]
@@ -34,7 +34,7 @@ def text_of(result: Result) -> str:
     lines += _aligned([[line[at] for at in used] for line in table])
     lines += [f"  {row.peer} FAILED: {row.failure}" for row in result.failures]
     lines += [f"  without {peer}: {reason}" for peer, reason in result.missing.items()]
-    lines += [_goal_line(result, goal) for goal in case.goals]
+    lines += [f"  {goal_text(result, goal)}" for goal in case.goals]
     return "\n".join(lines)
 
 
@@ -43,7 +43,7 @@ def _cells(result: Result, row: Row) -> list[str]:
     if value and result.case.is_lower_better:
         value = 1 / value
     cpu = result.ratio(row.peer, "cpu")
-    return [row.peer, _number(row.value), _times(value), _number(row.cpu), _times(cpu)]
+    return [row.peer, number_text(row.value), _times(value), number_text(row.cpu), _times(cpu)]
 
 
 def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
@@ -59,7 +59,8 @@ def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def _goal_line(result: Result, goal: Goal) -> str:
+def goal_text(result: Result, goal: Goal) -> str:
+    """What was wanted of us, what was reached, and what that amounts to."""
     reached = result.reached(goal)
     what = "CPU time" if goal.by == "cpu" else result.case.unit
     bound = "at most " if goal.at_most else ""
@@ -67,12 +68,12 @@ def _goal_line(result: Result, goal: Goal) -> str:
         of, mark = what, ""
     else:
         of, mark = f"{what} against {goal.peer}", " x"
-    numbers = "" if reached is None else f"{_number(reached)}{mark}, "
-    wanted = f"goal {bound}{_number(goal.goal)}{mark}, floor {_number(goal.floor)}{mark}"
-    return f"  {of}: {numbers}{wanted}: {goal.verdict(reached)}"
+    numbers = "" if reached is None else f"{number_text(reached)}{mark}, "
+    wanted = f"goal {bound}{number_text(goal.goal)}{mark}, floor {number_text(goal.floor)}{mark}"
+    return f"{of}: {numbers}{wanted}: {goal.verdict(reached)}"
 
 
-def _number(number: float | None) -> str:
+def number_text(number: float | None) -> str:
     """Three digits that matter, or all before the point."""
     if number is None:
         return ""
