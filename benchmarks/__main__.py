@@ -10,6 +10,7 @@ import argparse
 import json
 import re
 import shutil
+import signal
 import sys
 from importlib import import_module
 from importlib.util import find_spec
@@ -89,4 +90,9 @@ def write(directory: Path, results: list[Result], machine: dict[str, object]) ->
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # Whatever ends this program, the servers that it has started are to end with it.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -15,12 +16,14 @@ import attrs
 from benchmarks._cores import LOAD_CORE, SERVER_CORE, cpu_seconds, pin, pinned, unpin
 from benchmarks._needs import need_module, need_swoole
 from benchmarks._suite import OURS
+from benchmarks.peers._lines import REPLY
 from benchmarks.served import ROOT, Served
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
+_PATIENCE: Final = 10.0
 _PEERS: Final = Path(__file__).parent / "peers"
 
 PLAIN_TRIO: Final = "trio.serve_tcp"
@@ -80,7 +83,9 @@ def _program(*command: str) -> Iterator[Server]:
             if not said.isdecimal():
                 process.wait()
                 complaints.seek(0)
-                raise RuntimeError(f"{' '.join(command)} did not start: {said}{complaints.read()}")
+                raise RuntimeError(
+                    f"{' '.join(command)} did not start: {said}{complaints.read().strip()}"
+                )
             unpin()
             yield Server(process.pid, int(said))
         finally:
@@ -111,12 +116,32 @@ SERVERS: Final[Mapping[str, Callable[[], AbstractContextManager[Server]]]] = {
 """By name, what starts each; `PeerMissingError` comes out of it if that is not possible here."""
 
 
+def check(server: Server) -> None:
+    """See that it frames, and that it answers each frame.
+
+    Raises:
+      RuntimeError: if it does anything else.
+    """
+    with socket.create_connection(("127.0.0.1", server.port), _PATIENCE) as sock:
+        # The first frame arrives in two parts, and the second one with the rest of it.
+        for part, replies in ((b"PI", 0), (b"NG\r\nPING\r", 1), (b"\nPING\r\nPING\r\n", 3)):
+            sock.sendall(part)
+            got = b""
+            while len(got) < replies * len(REPLY):
+                if not (data := sock.recv(4096)):
+                    break
+                got += data
+            if got != replies * REPLY:
+                raise RuntimeError(f"answered {got!r} where {replies} replies were due")
+
+
 @contextmanager
 def serving(name: str) -> Iterator[Server]:
     """One of `SERVERS`, while this process and what it starts keep off its core."""
     with SERVERS[name]() as server:
         pin(LOAD_CORE)
         try:
+            check(server)
             yield server
         finally:
             unpin()
