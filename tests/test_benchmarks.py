@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+from typing import TYPE_CHECKING
+
 import pytest
 
 from benchmarks._needs import PeerMissingError
@@ -16,6 +19,17 @@ from benchmarks._servers import (
 )
 from benchmarks._suite import OURS, Case, Figure, Goal, Result, run_case
 from benchmarks.peers._lines import MAX_LENGTH, Lines, LineTooLongError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(autouse=True)
+def _sigterm_as_it_was() -> Iterator[None]:
+    """`Served` takes it, as programs of their own may."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 def _missing() -> Figure:
