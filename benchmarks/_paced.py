@@ -12,8 +12,9 @@ import gc
 import json
 import select
 import socket
+import statistics
 import time
-from collections import deque
+from collections import defaultdict, deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -31,6 +32,8 @@ _REQUEST: Final = b"PING\r\n"
 _REPLY_SIZE: Final = len(b"+PONG\r\n")
 _READ_SIZE: Final = 64 * 1024
 _MAX_EVENTS: Final = 1024
+WINDOW: Final = 0.1
+"""Seconds. A moment in which something else ran on this core spoils one window, not the figure."""
 _PATIENCE: Final = 20.0
 """Seconds that replies may take after the last request; a server that needs more has failed."""
 
@@ -43,6 +46,7 @@ class Paced:
     p50: float
     """Seconds from sending to having the reply."""
     p99: float
+    """Of those that were sent within `WINDOW`; the median of all windows."""
     longest: float
     late_p99: float
     """Seconds that requests were sent after they were due: how exact this program is."""
@@ -68,14 +72,16 @@ class Client:
             raise ConnectionError("there is no room for a request of some bytes")
         self.sent.append(time.perf_counter())
 
-    def receive(self, latencies: list[float]) -> int:
+    def receive(self, replies: list[tuple[float, float]]) -> int:
         """Take what is there; how many replies this ends."""
         size = len(self.sock.recv(_READ_SIZE))
         now = time.perf_counter()
         if not size:
             raise ConnectionError("the server has closed a connection")
         count, self._partial = divmod(self._partial + size, _REPLY_SIZE)
-        latencies.extend(now - self.sent.popleft() for _ in range(count))
+        for _ in range(count):
+            sent = self.sent.popleft()
+            replies.append((sent, now - sent))
         return count
 
 
@@ -86,7 +92,8 @@ class Load:
         self._epoll = select.epoll()
         self._clients: dict[int, Client] = {}
         self._rate = rate
-        self.latencies: list[float] = []
+        self.replies: list[tuple[float, float]] = []
+        """When a request was sent, and how long its reply took."""
         self.lateness: list[float] = []
         for _ in range(connections):
             sock = socket.create_connection(("127.0.0.1", port))
@@ -97,7 +104,7 @@ class Load:
 
     def run(self, requests: int) -> None:
         """Send so many, and wait for the replies."""
-        self.latencies.clear()
+        self.replies.clear()
         self.lateness.clear()
         clients = list(self._clients.values())
         began = time.perf_counter()
@@ -115,7 +122,7 @@ class Load:
             # An epoll waits for whole milliseconds, which is too coarse.
             select.select([self._epoll], [], [], max(0.0, min(due - now, 1.0)) or 1e-4)
             for fd, _ in self._epoll.poll(0, _MAX_EVENTS):
-                answered += self._clients[fd].receive(self.latencies)
+                answered += self._clients[fd].receive(self.replies)
 
 
 @contextmanager
@@ -152,17 +159,25 @@ def main() -> None:
     load.run(int(options.rate * options.seconds))
     server, own = cpu_seconds([options.pid]) - server, time.process_time() - own
     elapsed = time.perf_counter() - began
-    latencies, lateness = sorted(load.latencies), sorted(load.lateness)
+    latencies, lateness = sorted(latency for _, latency in load.replies), sorted(load.lateness)
     paced = Paced(
         requests=len(latencies),
         p50=_quantile(latencies, 0.5),
-        p99=_quantile(latencies, 0.99),
+        p99=_p99_of_windows(load.replies),
         longest=latencies[-1],
         late_p99=_quantile(lateness, 0.99),
         server_cpu=server,
         own_cpu=own / elapsed,
     )
     print(json.dumps(attrs.asdict(paced)))
+
+
+def _p99_of_windows(replies: list[tuple[float, float]]) -> float:
+    windows: defaultdict[int, list[float]] = defaultdict(list)
+    began = min(sent for sent, _ in replies)
+    for sent, latency in replies:
+        windows[int((sent - began) / WINDOW)].append(latency)
+    return statistics.median(_quantile(sorted(window), 0.99) for window in windows.values())
 
 
 def _quantile(values: list[float], share: float) -> float:

@@ -1,4 +1,7 @@
-"""What polite clients notice of one that floods: 50 of them, each with 100 requests a second."""
+"""What polite clients notice of one that floods: 50 of them, each with 100 requests a second.
+
+The 99th percentile is the median of those of many short windows; the longest is the longest of all.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 POLITE: Final = 50
 RATE_EACH: Final = 100.0
 _TIMES: Final = 2
-"""A 99th percentile wants more requests than a mean."""
+"""Percentiles want more requests than means."""
 
 
 def _calm(name: str) -> Figure:
