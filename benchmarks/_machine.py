@@ -37,6 +37,7 @@ def describe() -> dict[str, Any]:
         "machine": platform.machine(),
         "cpu": _cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
+        "load_before": os.getloadavg()[0],
         "kernel": f"{platform.system()} {platform.release()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "packages": {name: version for name in _PACKAGES if (version := _version(name))},
@@ -53,7 +54,8 @@ def as_text(machine: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
     return "\n".join(
         [
-            f"{machine['date']}, {machine['cpu']}, {machine['cores']} cores, {machine['kernel']}",
+            f"{machine['date']}, {machine['cpu']}, {machine['cores']} cores, {machine['kernel']}, "
+            f"load average before {machine['load_before']:.1f}",
             f"{machine['python']}, {versions}",
             *machine["programs"].values(),
         ]
