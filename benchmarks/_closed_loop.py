@@ -11,6 +11,7 @@ import selectors
 import socket
 import sys
 import time
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -18,31 +19,40 @@ if TYPE_CHECKING:
 
 _REQUEST: Final = b"PING\r\n"
 _REPLY: Final = b"+PONG\r\n"
+_READ_SIZE: Final = 64 * 1024
 
 
 def load(sockets: Iterable[socket.socket], pipeline: int, requests: int) -> float:
-    """Requests per second, each connection sending its next when it has all replies."""
+    """Requests per second, each connection sending its next when it has all replies.
+
+    Raises:
+      ConnectionError: if the server closes one of them.
+    """
     batch, wanted = _REQUEST * pipeline, len(_REPLY) * pipeline
-    left = requests
+    unsent = unanswered = -(-requests // pipeline)
     with selectors.DefaultSelector() as selector:
         missing: dict[socket.socket, int] = {}
         began = time.perf_counter()
-        for sock in sockets:
+        for sock in islice(sockets, unsent):
             selector.register(sock, selectors.EVENT_READ)
             sock.sendall(batch)
             missing[sock] = wanted
-        while left > 0:
+        unsent -= len(missing)
+        while unanswered:
             for key, _ in selector.select():
                 sock = key.fileobj  # type: ignore[assignment]  # as it was registered
-                data = sock.recv(65536)
+                data = sock.recv(_READ_SIZE)
                 if not data:
                     raise ConnectionError("the server has closed a connection")
                 missing[sock] -= len(data)
-                if not missing[sock]:
-                    left -= pipeline
+                if missing[sock]:
+                    continue
+                unanswered -= 1
+                if unsent:
+                    unsent -= 1
                     sock.sendall(batch)
                     missing[sock] = wanted
-        return (requests - left) / (time.perf_counter() - began)
+        return requests / (time.perf_counter() - began)
 
 
 def main() -> None:

@@ -54,8 +54,8 @@ def as_text(machine: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
     return "\n".join(
         [
-            f"{machine['date']}, {machine['cpu']}, {machine['cores']} cores, {machine['kernel']}, "
-            f"load average before {machine['load_before']:.1f}",
+            f"{machine['date']}, {machine['cpu']}, {machine['cores']} cores, {machine['kernel']}",
+            f"load average before: {machine['load_before']:.1f}",
             f"{machine['python']}, {versions}",
             *machine["programs"].values(),
         ]

@@ -6,9 +6,10 @@ import resource
 import socket
 from contextlib import ExitStack
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from benchmarks import _durations
+from benchmarks._closed_loop import load
 from benchmarks._needs import PeerMissingError
 from benchmarks._paced import offering
 from benchmarks._servers import (
@@ -20,17 +21,38 @@ from benchmarks._servers import (
 )
 from benchmarks._suite import OURS, Case, Figure, Goal
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 COUNTS: Final = (10, 100, 1_000, 10_000)
 MOST: Final = COUNTS[-1]
 RATE: Final = 10_000.0
 """Requests per second over all connections, however many there are."""
 _FIRST: Final = 10
+_WARMING_UP: Final = 5_000
 _SPARE_FILES: Final = 200
 _REQUEST: Final = b"PING\r\n"
 _REPLY: Final = b"+PONG\r\n"
 
 
-def _growth(name: str, connections: int) -> Figure:
+def _busy(name: str, connections: int) -> Figure:
+    """Each connection sends its next request when it has its reply."""
+    _need_files(connections + _SPARE_FILES)
+    with serving(name) as server, ExitStack() as stack:
+        sockets = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            for _ in range(connections)
+        ]
+        rate = load(sockets, 1, max(_WARMING_UP, 2 * connections))
+        requests = max(2 * connections, int(rate * _durations.SECONDS))
+        began = server.cpu
+        rate = load(sockets, 1, requests)
+        used = server.cpu - began
+        return Figure(used / requests * 1e6, more={"requests/s": rate})
+
+
+def _paced(name: str, connections: int) -> Figure:
+    """They send on schedule, so that the server sleeps in between, as most do most of the time."""
     _need_files(connections + _SPARE_FILES)
     with serving(name) as server, offering(server, connections, RATE, _durations.SECONDS) as offer:
         paced = offer()
@@ -80,19 +102,25 @@ def _row(name: str, connections: int) -> str:
 
 _PEERS: Final = (OURS, PLAIN_TRIO, ASYNCIO_PROTOCOL, UVLOOP_PROTOCOL, SWOOLE)
 
-CASES: Final = (
-    Case(
-        "growth-connections",
-        f"{RATE:,.0f} requests/s over {MOST:,} connections and fewer",
+
+def _growth(case: str, title: str, measure: Callable[[str, int], Figure]) -> Case:
+    return Case(
+        case,
+        title,
         "CPU µs a request",
         {
-            _row(name, connections): partial(_growth, name, connections)
+            _row(name, connections): partial(measure, name, connections)
             for name in _PEERS
             for connections in reversed(COUNTS)
         },
         (Goal(1.3, 1.8, _row(OURS, COUNTS[0]), at_most=True),),
         is_lower_better=True,
-    ),
+    )
+
+
+CASES: Final = (
+    _growth("growth-busy", f"full load from {MOST:,} connections and fewer", _busy),
+    _growth("growth-paced", f"{RATE:,.0f} requests/s over {MOST:,} connections and fewer", _paced),
     Case(
         "idle-connections",
         f"{MOST:,} connections that have asked once",
