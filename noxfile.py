@@ -61,8 +61,8 @@ def examples(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """Speed, beside peers in the same run."""
-    install(session)
+    """Speed, beside peers in the same run, into a directory if ``--out`` names one."""
+    install(session, "bench")
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 

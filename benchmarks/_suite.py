@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import signal
 import statistics
-from typing import TYPE_CHECKING, Literal
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, Literal
 
 import attrs
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+from benchmarks._needs import PeerMissingError
 
-OURS = "trioserver"
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+OURS: Final = "trioserver"
 """The name of this project among the peers of a case."""
+PATIENCE: Final = 300
+"""Seconds after which a peer that has not been measured in one round has failed."""
+
+Verdict = Literal["goal met", "floor met", "below the floor", "not measured"]
 
 
 @attrs.frozen
 class Figure:
-    """One measurement: ``value`` in its case's unit, ``cpu`` in µs of the server per operation."""
+    """One measurement: ``value`` in its case's unit, ``cpu`` in µs of the server per operation.
+
+    ``more`` is shown beside them: other numbers by name and unit, the same ones for all peers.
+    """
 
     value: float
     cpu: float | None = None
+    more: Mapping[str, float] = attrs.field(factory=dict)
 
 
 @attrs.frozen
@@ -36,10 +48,26 @@ class Goal:
     by: Literal["value", "cpu"] = "value"
     at_most: bool = False
 
+    def verdict(self, reached: float | None) -> Verdict:
+        """What a ratio of ``reached`` amounts to."""
+        if reached is None:
+            return "not measured"
+        if self._is_met(reached, self.goal):
+            return "goal met"
+        return "floor met" if self._is_met(reached, self.floor) else "below the floor"
+
+    def _is_met(self, reached: float, bound: float) -> bool:
+        return reached <= bound if self.at_most else reached >= bound
+
 
 @attrs.frozen
 class Case:
-    """One thing to measure, for us and for peers; a peer that is missing here is left out."""
+    """One thing to measure, for us and for peers.
+
+    A peer whose measure raises `PeerMissingError` is left out, with that reason; so are those that
+    are known to be ``missing`` from the start. One that raises anything else has failed: its row
+    says so, and the run goes on.
+    """
 
     name: str
     title: str
@@ -47,49 +75,67 @@ class Case:
     peers: Mapping[str, Callable[[], Figure]]
     goals: tuple[Goal, ...] = ()
     is_lower_better: bool = False
+    missing: Mapping[str, str] = attrs.field(factory=dict)
 
 
 @attrs.frozen
 class Row:
-    """What the rounds of one peer gave."""
+    """What the rounds of one peer gave, and how it failed if it did."""
 
     peer: str
     figures: tuple[Figure, ...]
+    failure: str | None = None
 
     @property
-    def value(self) -> float:
+    def value(self) -> float | None:
         """The median value."""
-        return statistics.median(figure.value for figure in self.figures)
+        return _median(figure.value for figure in self.figures)
 
     @property
     def cpu(self) -> float | None:
         """The median CPU time of the server per operation, in µs."""
-        known = [figure.cpu for figure in self.figures if figure.cpu is not None]
-        return statistics.median(known) if known else None
+        return _median(figure.cpu for figure in self.figures)
+
+    @property
+    def more(self) -> dict[str, float | None]:
+        """The medians of the other numbers."""
+        names = dict.fromkeys(name for figure in self.figures for name in figure.more)
+        return {name: _median(figure.more.get(name) for figure in self.figures) for name in names}
 
 
 @attrs.frozen
 class Result:
-    """A case with its rows, ours first."""
+    """A case with its rows, and the peers that are missing with the reason."""
 
     case: Case
     rows: tuple[Row, ...]
+    missing: Mapping[str, str] = attrs.field(factory=dict)
 
     def row(self, peer: str) -> Row | None:
         """The row of ``peer``, if it was measured."""
         return next((row for row in self.rows if row.peer == peer), None)
 
+    def ratio(self, peer: str | None, by: Literal["value", "cpu"]) -> float | None:
+        """What a `Goal` compares; our own number if there is no ``peer``; None if unknown."""
+        ours = self.row(OURS)
+        our_number = None if ours is None else getattr(ours, by)
+        if peer is None or our_number is None:
+            return our_number
+        theirs = self.row(peer)
+        their_number = None if theirs is None else getattr(theirs, by)
+        if their_number is None:
+            return None
+        above, below = (our_number, their_number) if by == "value" else (their_number, our_number)
+        return above / below if below else None
+
     def reached(self, goal: Goal) -> float | None:
         """The ratio that ``goal`` is about, or our value if it names no peer; None if unknown."""
-        ours = self.row(OURS)
-        theirs = None if goal.peer is None else self.row(goal.peer)
-        if ours is None or (goal.peer is not None and theirs is None):
-            return None
-        if theirs is None:
-            return ours.value if goal.by == "value" else ours.cpu
-        if goal.by == "value":
-            return ours.value / theirs.value
-        return None if ours.cpu is None or theirs.cpu is None else theirs.cpu / ours.cpu
+        return self.ratio(goal.peer, goal.by)
+
+    @property
+    def failures(self) -> list[Row]:
+        """The rows of peers that failed."""
+        return [row for row in self.rows if row.failure is not None]
 
 
 def run_case(case: Case, rounds: int, tell: Callable[[str], None]) -> Result:
@@ -100,13 +146,49 @@ def run_case(case: Case, rounds: int, tell: Callable[[str], None]) -> Result:
       tell: Hears what is being measured.
     """
     figures: dict[str, list[Figure]] = {name: [] for name in case.peers}
+    missing = dict(case.missing)
+    failures: dict[str, str] = {}
     for number in range(1, rounds + 1):
         for name, measure in case.peers.items():
+            if name in missing or name in failures:
+                continue
             tell(f"{case.title}: round {number} of {rounds}: {name}")
-            figures[name].append(measure())
-    return Result(case, tuple(Row(name, tuple(found)) for name, found in figures.items()))
+            try:
+                with _patience():
+                    figures[name].append(measure())
+            except PeerMissingError as exc:
+                missing[name] = str(exc)
+            except Exception as exc:  # noqa: BLE001  # it must not cost the figures of the others
+                failures[name] = f"{type(exc).__name__}: {exc}"
+    rows = tuple(
+        Row(name, tuple(found), failures.get(name))
+        for name, found in figures.items()
+        if name not in missing
+    )
+    return Result(case, rows, missing)
 
 
 def run(cases: Iterable[Case], rounds: int, tell: Callable[[str], None]) -> list[Result]:
     """All ``cases``, one after the other."""
     return [run_case(case, rounds, tell) for case in cases]
+
+
+@contextmanager
+def _patience() -> Iterator[None]:
+    """Raise `TimeoutError` in here when `PATIENCE` is over."""
+
+    def give_up(_signum: int, _frame: object) -> None:
+        raise TimeoutError(f"not measured within {PATIENCE} s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(PATIENCE)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _median(numbers: Iterable[float | None]) -> float | None:
+    known = [number for number in numbers if number is not None]
+    return statistics.median(known) if known else None

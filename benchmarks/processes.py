@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from benchmarks.tasks import IN_FLIGHT, ONE_BY_ONE, SECONDS, WORKERS
+from benchmarks import _durations
+from benchmarks._suite import OURS, Case, Figure
 from trioserver import Settings
 from trioserver._app import load_app
 from trioserver._pacing import Pacer
@@ -33,16 +34,30 @@ from trioserver._tasks._workers import open_dispatcher
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from trioserver import Completion
-    from trioserver._app import App
+    from trioserver import Completion, Connection, Task
+    from trioserver._app import App as LoadedApp
     from trioserver._processes._channel import Record
     from trioserver._tasks._entrance import PoolDispatcher
     from trioserver._tasks._statistics import TaskStatistics
 
     Measure = Callable[[Pool], Awaitable[float]]
 
+WORKERS: Final = 2
+IN_FLIGHT: Final = 1000
+ONE_BY_ONE: Final = 500
 SETTINGS: Final = Settings(task_worker_num=WORKERS, max_queued_tasks=IN_FLIGHT)
 _IDS_EACH: Final = 10**9
+
+
+class App:
+    """Its task is next to nothing."""
+
+    async def on_receive(self, stream: Connection, data: bytes) -> None: ...
+
+    def on_task(self, task: Task) -> object:
+        return task.data
+
+    async def on_finish(self, completion: Completion) -> None: ...
 
 
 async def _ignore(_completion: Completion) -> None: ...
@@ -57,7 +72,7 @@ async def post_all(pool: Pool) -> float:
         finished += 1
 
     began = time.perf_counter()
-    while time.perf_counter() < began + SECONDS:
+    while time.perf_counter() < began + _durations.SECONDS:
         await pool.task(posted, stream=None, on_finish=count)
         posted += 1
     while finished < posted:  # noqa: ASYNC110  # a moment, at the end of a measurement
@@ -171,26 +186,29 @@ def _no_statistics() -> TaskStatistics:
     return None  # type: ignore[return-value]  # nobody reads them
 
 
-def _app() -> App:
-    return load_app("benchmarks.tasks:App", serves=False)
+def _app() -> LoadedApp:
+    return load_app(f"{__name__}:App", serves=False)
 
 
-CASES: Final = [
-    (
+CASES: Final = (
+    Case(
+        "manager-throughput",
         f"tiny tasks through a manager, {WORKERS} task workers, {IN_FLIGHT} in flight",
         "tasks/s",
         {
-            "one process": lambda: alone(post_all),
-            "2 event workers and a manager": lambda: sum(through_manager(post_all, 2)),
-            "1 event worker and a manager": lambda: sum(through_manager(post_all, 1)),
+            OURS: lambda: Figure(alone(post_all)),
+            "2 event workers and a manager": lambda: Figure(sum(through_manager(post_all, 2))),
+            "1 event worker and a manager": lambda: Figure(sum(through_manager(post_all, 1))),
         },
     ),
-    (
-        "one run_task at a time through a manager",
+    Case(
+        "manager-latency",
+        "one run_task at a time, in one process and through a manager",
         "µs, p50",
         {
-            "one process": lambda: alone(run_one_by_one),
-            "1 event worker and a manager": lambda: through_manager(run_one_by_one, 1)[0],
+            OURS: lambda: Figure(alone(run_one_by_one)),
+            "1 event worker and a manager": lambda: Figure(through_manager(run_one_by_one, 1)[0]),
         },
+        is_lower_better=True,
     ),
-]
+)

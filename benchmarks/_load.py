@@ -1,0 +1,59 @@
+"""Load as fast as a server answers: ``redis-benchmark``, or a generator of ours without it."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Final
+
+from benchmarks import _durations
+from benchmarks._suite import Figure
+
+if TYPE_CHECKING:
+    from benchmarks._servers import Server
+
+GENERATOR: Final = "redis-benchmark"
+_GENERATOR_PATH: Final = shutil.which(GENERATOR)
+_WARMING_UP: Final = 100
+"""Requests of each connection, or of all together if these are more."""
+_WARMING_UP_ALL: Final = 5_000
+_PATIENCE: Final = 60.0
+
+
+def load(server: Server, connections: int, pipeline: int) -> Figure:
+    """Requests per second of ``server``, each with one reply, and the CPU time of one.
+
+    Connecting costs the server CPU time too, so that of a shorter run is taken off.
+    """
+    few = max(_WARMING_UP_ALL * min(pipeline, 4), connections * pipeline * 2)
+    rate = _run(server, connections, pipeline, few)
+    many = max(few * 2, int(rate * _durations.SECONDS))
+    began = server.cpu
+    _run(server, connections, pipeline, few)
+    between = server.cpu
+    rate = _run(server, connections, pipeline, few + many)
+    used = (server.cpu - between) - (between - began)
+    return Figure(rate, used / many * 1e6)
+
+
+def _run(server: Server, connections: int, pipeline: int, requests: int) -> float:
+    program = [_GENERATOR_PATH or sys.executable]
+    if _GENERATOR_PATH is None:
+        program += ["-m", "benchmarks._closed_loop"]
+    said = subprocess.run(  # noqa: S603  # the load generator
+        [
+            *program,
+            *("-h", "127.0.0.1", "-p", str(server.port), "-t", "ping_inline", "--csv"),
+            *("-n", str(requests), "-c", str(connections), "-P", str(pipeline)),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=_PATIENCE,
+    )
+    for row in csv.reader(said.stdout.splitlines()):
+        if row[0] == "PING_INLINE":
+            return float(row[1])
+    raise RuntimeError(f"{program[0]} told no rate: {said.stdout or said.stderr!r}")
