@@ -15,8 +15,9 @@ import sys
 import tempfile
 import threading
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import attrs
 
@@ -32,6 +33,10 @@ _PATIENCE: Final = 300.0
 """Seconds after which a measurement counts as hanging."""
 _SOME_ERRORS: Final = 4000
 """The characters of its standard error that are worth telling."""
+
+
+_answers = 1
+"""Where figures go, in the process that measures."""
 
 
 class MeasurementError(Exception):
@@ -68,17 +73,24 @@ def measure_apart(measure: Callable[..., dict[str, Figure]], *args: Any) -> dict
             # It stays open: by its end the other side knows that this process has died.
             process.stdin.write(json.dumps(order).encode() + b"\n")
             process.stdin.flush()
-            answer = process.stdout.read()
-            code = process.wait()
+            answer = process.stdout.readline()
         finally:
             limit.cancel()
             _end_marked(token)
             process.wait()
-        if code or not answer:
+        if not answer:
             errors.seek(0)
             said = errors.read().decode(errors="replace")[-_SOME_ERRORS:]
-            raise MeasurementError(f"{measure.__qualname__}{args} ended with {code}:\n{said}")
+            raise MeasurementError(f"{measure.__qualname__}{args} found nothing:\n{said}")
     return {name: Figure(**figure) for name, figure in json.loads(answer).items()}
+
+
+def answer(figures: dict[str, Figure]) -> NoReturn:
+    """End the measurement at once, with all of its processes; for one that would take long to end."""
+    told = {name: attrs.asdict(figure) for name, figure in figures.items()}
+    os.write(_answers, json.dumps(told).encode() + b"\n")
+    while True:
+        signal.pause()
 
 
 def marked_here() -> list[int]:
@@ -107,12 +119,13 @@ def _end_marked(token: str) -> None:
 
 def _main() -> None:
     # What peers print, and what they read, is not to reach the other side.
+    global _answers  # noqa: PLW0603  # as there is one standard output
     orders = open(os.dup(0), "rb")  # noqa: SIM115  # for as long as the process lives
-    answers = open(os.dup(1), "wb")  # noqa: SIM115  # see above
+    _answers = os.dup(1)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.dup2(2, 1)
-    seconds, module, name, args = json.loads(orders.readline())
+    _durations.SECONDS, module, name, args = json.loads(orders.readline())
 
     def end_with_parent() -> None:
         if not orders.read():
@@ -120,13 +133,9 @@ def _main() -> None:
             os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
-    from importlib import import_module  # noqa: PLC0415  # none of it for what is spawned from here
-
-    _durations.SECONDS = seconds
-    figures = getattr(import_module(module), name)(*args)
-    answers.write(json.dumps({n: attrs.asdict(figure) for n, figure in figures.items()}).encode())
-    answers.close()
+    answer(getattr(import_module(module), name)(*args))
 
 
 if __name__ == "__main__":
-    _main()
+    # This module is another one when it is imported by its name, as those it calls do.
+    import_module("benchmarks._apart")._main()
