@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from benchmarks._apart import marked_here
@@ -17,7 +18,7 @@ class Meter:
     """Runs from its making on, and counts the CPU time of all processes of this measurement."""
 
     def __init__(self) -> None:
-        self._cpu = cpu_seconds(marked_here())
+        self._cpu = _cpu_here()
         self._began = time.perf_counter()
 
     def rate(self, operations: int) -> Figure:
@@ -27,7 +28,15 @@ class Meter:
 
     def cpu(self, operations: int) -> float:
         """CPU time of each operation, in µs."""
-        return (cpu_seconds(marked_here()) - self._cpu) / operations * 1e6
+        return (_cpu_here() - self._cpu) / operations * 1e6
+
+
+def _cpu_here() -> float:
+    total = 0.0
+    for pid in marked_here():
+        with suppress(OSError):  # it has ended meanwhile
+            total += cpu_seconds([pid])
+    return total
 
 
 def quantile(values: Sequence[float], share: float) -> float:
