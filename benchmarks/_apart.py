@@ -86,7 +86,10 @@ def measure_apart(measure: Callable[..., dict[str, Figure]], *args: Any) -> dict
 
 
 def answer(figures: dict[str, Figure]) -> NoReturn:
-    """End the measurement at once, with all of its processes; for one that would take long to end."""
+    """Tell what was found, and have all processes of the measurement ended.
+
+    It is called with what a measurement returns; one whose own end would take long calls it itself.
+    """
     told = {name: attrs.asdict(figure) for name, figure in figures.items()}
     os.write(_answers, json.dumps(told).encode() + b"\n")
     while True:
@@ -117,7 +120,8 @@ def _end_marked(token: str) -> None:
                 os.kill(pid, signal.SIGKILL)
 
 
-def _main() -> None:
+def main() -> None:
+    """Be the process that measures."""
     # What peers print, and what they read, is not to reach the other side.
     global _answers  # noqa: PLW0603  # as there is one standard output
     orders = open(os.dup(0), "rb")  # noqa: SIM115  # for as long as the process lives
@@ -138,4 +142,4 @@ def _main() -> None:
 
 if __name__ == "__main__":
     # This module is another one when it is imported by its name, as those it calls do.
-    import_module("benchmarks._apart")._main()
+    import_module("benchmarks._apart").main()

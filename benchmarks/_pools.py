@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import trio
 import trio_parallel
 
-from benchmarks import _durations
+from benchmarks import _celery, _durations, _swoole
 from benchmarks._meter import Meter
 from benchmarks._work import nap, same
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from benchmarks._suite import Figure
 
@@ -29,17 +29,22 @@ EXECUTOR: Final = "ProcessPoolExecutor"
 LOKY: Final = "loky"
 PEBBLE: Final = "Pebble"
 POOL: Final = "multiprocessing.Pool"
+CELERY: Final = "Celery with Redis"
 PLAIN: Final = "trio_parallel.run_sync"
 _MODULES: Final = {LOKY: "loky", PEBBLE: "pebble"}
 _ALL_WORKERS: Final = 0.1
 """Seconds of a task, several of which for each worker make a pool start all of them."""
 
-MISSING: Final = {
-    name: f"no module named {module!r}"
-    for name, module in _MODULES.items()
-    if find_spec(module) is None
+MISSING: Final[Mapping[str, str]] = {
+    **{
+        name: f"no module named {module!r}"
+        for name, module in _MODULES.items()
+        if find_spec(module) is None
+    },
+    **({CELERY: reason} if (reason := _celery.why_missing()) else {}),
+    **_swoole.MISSING,
 }
-"""Pools that cannot be measured here, and why."""
+"""Peers that cannot be measured here, and why."""
 
 
 class Promised(Protocol):
@@ -72,6 +77,9 @@ def open_pool(name: str, workers: int) -> Iterator[Submit]:
 
         with pebble.ProcessPool(workers, context=spawn) as pebbles:
             yield _warm(lambda fn, *args: pebbles.schedule(fn, args=args), workers)
+    elif name == CELERY:
+        with _celery.open_celery(workers) as delay:
+            yield _warm(lambda fn, *args: _Applied(delay(fn, *args)), workers)
     else:
         with spawn.Pool(workers) as pool:
             yield _warm(lambda fn, *args: _Applied(pool.apply_async(fn, args)), workers)

@@ -38,10 +38,12 @@ class Asker:
 def served(app: str, **settings: int | str) -> Iterator[Asker]:
     """``python -m trioserver APP`` while inside."""
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
-    with tempfile.TemporaryDirectory() as directory:
-        with Served(Path(directory), app, *flags) as server:
-            asker = Asker(server.wait_ready())
-            try:
-                yield asker
-            finally:
-                asker.close()
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        Served(Path(directory), app, *flags) as server,
+    ):
+        asker = Asker(server.wait_ready())
+        try:
+            yield asker
+        finally:
+            asker.close()

@@ -16,7 +16,7 @@ def same(value: Any) -> Any:
 
 
 def nap(seconds: float) -> float:
-    """Wait, as tasks do that wait for a disk or a database; when it began, on the system's clock."""
+    """Wait, as for a disk or a database; when it began, on the system's monotonic clock."""
     began = time.monotonic()
     time.sleep(seconds)
     return began

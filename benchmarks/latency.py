@@ -15,6 +15,7 @@ from benchmarks._parts import Parts
 from benchmarks._pools import EXECUTOR, LOKY, MISSING, PEBBLE, PLAIN, POOL, open_pool
 from benchmarks._real import served
 from benchmarks._suite import OURS, Case, Figure, Goal
+from benchmarks._swoole import SWOOLE, latencies
 from benchmarks._work import Same, same
 
 if TYPE_CHECKING:
@@ -36,9 +37,7 @@ def _count() -> int:
 
 def _figures(seconds: list[float], meter: Meter) -> dict[str, Figure]:
     cpu = meter.cpu(len(seconds))
-    return {
-        name: Figure(quantile(seconds, share) * 1e6, cpu) for name, share in _QUANTILES.items()
-    }
+    return {name: Figure(quantile(seconds, share) * 1e6, cpu) for name, share in _QUANTILES.items()}
 
 
 async def _one_by_one(run: Callable[[int], Awaitable[object]]) -> dict[str, Figure]:
@@ -85,6 +84,10 @@ def pool(name: str) -> dict[str, Figure]:
         return _figures(seconds, meter)
 
 
+def swoole() -> dict[str, Figure]:
+    return _figures(*latencies(WORKERS, _count()))
+
+
 def _cases() -> tuple[Case, ...]:
     peers = {
         OURS: Parts(ours),
@@ -92,6 +95,7 @@ def _cases() -> tuple[Case, ...]:
         PLAIN: Parts(plain),
         **{name: Parts(pool, name) for name in (EXECUTOR, LOKY, PEBBLE) if name not in MISSING},
         f"{POOL}.apply_async": Parts(pool, POOL),
+        **({} if SWOOLE in MISSING else {SWOOLE: Parts(swoole)}),
     }
     return tuple(
         Case(

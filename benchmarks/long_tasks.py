@@ -141,10 +141,8 @@ def ideal(load: str) -> dict[str, Figure]:
     """As many processes as there are workers, each of which does nothing but such tasks."""
     spawn = multiprocessing.get_context("spawn")
     begin, results = spawn.Event(), spawn.SimpleQueue()
-    processes = [
-        spawn.Process(target=_loop, args=(LOADS[load], _LONGER * _durations.SECONDS, begin, results))
-        for _ in range(WORKERS)
-    ]
+    args = LOADS[load], _LONGER * _durations.SECONDS, begin, results
+    processes = [spawn.Process(target=_loop, args=args) for _ in range(WORKERS)]
     for process in processes:
         process.start()
     for _ in processes:

@@ -17,6 +17,8 @@ from benchmarks._pools import (
     rate_of_pool,
 )
 from benchmarks._suite import OURS, Case, Goal
+from benchmarks._swoole import SWOOLE
+from benchmarks._swoole import rate as rate_of_swoole
 
 if TYPE_CHECKING:
     from benchmarks._suite import Figure
@@ -24,7 +26,10 @@ if TYPE_CHECKING:
 WORKERS: Final = 2
 IN_FLIGHT: Final = 16
 SIZES: Final = {"1 KiB": 2**10, "64 KiB": 2**16, "1 MiB": 2**20}
-_GOALS: Final = {"64 KiB": (Goal(4, 3, EXECUTOR),), "1 MiB": (Goal(6, 2, EXECUTOR),)}
+_GOALS: Final = {
+    "64 KiB": (Goal(4, 3, EXECUTOR),),
+    "1 MiB": (Goal(6, 2, EXECUTOR),),
+}
 IMAP: Final = "Pool.imap, chunksize 1"
 
 
@@ -44,6 +49,10 @@ def plain(size: int) -> dict[str, Figure]:
     return {PLAIN: rate_of_plain(WORKERS, bytes(size))}
 
 
+def swoole(size: int) -> dict[str, Figure]:
+    return {SWOOLE: rate_of_swoole(WORKERS, IN_FLIGHT, size)}
+
+
 def _case(words: str, size: int) -> Case:
     pools = [name for name in (EXECUTOR, LOKY, PEBBLE) if name not in MISSING]
     return Case(
@@ -55,6 +64,7 @@ def _case(words: str, size: int) -> Case:
             **{name: one(pool, name, size) for name in pools},
             IMAP: one(imap, size),
             PLAIN: one(plain, size),
+            **({} if SWOOLE in MISSING else {SWOOLE: one(swoole, size)}),
         },
         _GOALS.get(words, ()),
     )

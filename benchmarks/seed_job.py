@@ -34,9 +34,7 @@ EXECUTOR: Final = "uvloop Protocol + ProcessPoolExecutor"
 ECHO: Final = "uvloop Protocol, no tasks"
 
 MISSING: Final = (
-    {}
-    if find_spec("uvloop")
-    else dict.fromkeys((EXECUTOR, ECHO), "no module named 'uvloop'")
+    {} if find_spec("uvloop") else dict.fromkeys((EXECUTOR, ECHO), "no module named 'uvloop'")
 )
 
 

@@ -14,7 +14,6 @@ from benchmarks._meter import Meter
 from benchmarks._parts import one
 from benchmarks._suite import OURS, Case, Figure, Goal
 
-
 TASK_WORKERS: Final = 4
 MANAGED: Final = "trioserver, 3 event workers"
 
