@@ -36,9 +36,11 @@ def open_celery(workers: int) -> Iterator[Callable[..., Any]]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     os.environ["BENCHMARK_BROKER"] = f"redis://127.0.0.1:{port}/0"
-    redis = ("--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no")
-    # A title would be written over its environment, where the mark of the measurement is.
-    redis = (*redis, "--set-proc-title", "no")
+    redis = (
+        *("--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"),
+        # A title would be written over its environment, where the mark of the measurement is.
+        *("--set-proc-title", "no"),
+    )
     worker = ("worker", "--pool", "prefork", "--concurrency", str(workers), *_QUIET)
     with ExitStack() as stack:
         stack.enter_context(_running("redis-server", *redis))
