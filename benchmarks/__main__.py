@@ -24,7 +24,18 @@ from benchmarks._suite import run_case
 if TYPE_CHECKING:
     from benchmarks._suite import Case, Result
 
-MODULES: Final = ("ping", "fairness", "connections", "processes")
+MODULES: Final = (
+    "ping",
+    "fairness",
+    "connections",
+    "seed_job",
+    "tiny_tasks",
+    "latency",
+    "long_tasks",
+    "payloads",
+    "queueing",
+    "starting",
+)
 """Those of this package that have cases, in the order in which they run."""
 ROUNDS: Final = 5
 QUICK: Final = 0.2
