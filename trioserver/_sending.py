@@ -46,12 +46,12 @@ class Sender:
         sent = 0
         if not self._unsent:
             try:
-                # Small ones are one piece anyway; large ones are not to be in memory twice.
-                sent = (
-                    self._sock.send(b"".join(parts))
-                    if _are_small(parts)
-                    else (self._sock.sendmsg(parts[:_MAX_PARTS]))
-                )
+                if len(parts) == 1:
+                    sent = self._sock.send(parts[0])
+                elif _are_small(parts):
+                    sent = self._sock.send(b"".join(parts))
+                else:  # large ones are not to be in memory twice
+                    sent = self._sock.sendmsg(parts[:_MAX_PARTS])
             except BlockingIOError:
                 pass
             except OSError:

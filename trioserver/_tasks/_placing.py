@@ -86,7 +86,7 @@ class Placement:
         for job in reversed(behind):
             if not self._engine.revoke(worker.seat, job.seq):
                 break  # and so have those before it
-            self._books.take(worker, job.seq)
+            self._books.take(worker, [job.seq])
             taken.append(job)
         taken.reverse()
         self._books.queue.put_back(taken)

@@ -59,11 +59,26 @@ class _Line:
 
     def next(self) -> Job:
         """Take out who is next; only while there is a ``count``."""
-        while True:
-            job = self._jobs.popleft()
+        (job,) = self.next_ones(1, 0)
+        return job
+
+    def next_ones(self, count: int, size: int) -> list[Job]:
+        """Take out so many, in their order; only while there are.
+
+        Fewer, but at least one, if they have ``size`` bytes of data.
+        """
+        pop = self._jobs.popleft
+        jobs: list[Job] = []
+        held = 0
+        while len(jobs) < count:
+            job = pop()
             if job.status is None:
-                self.count -= 1
-                return job
+                jobs.append(job)
+                held += len(job.payload)
+                if held >= size:
+                    break
+        self.count -= len(jobs)
+        return jobs
 
     def drop(self) -> None:
         """One of them has ended here."""
@@ -164,14 +179,14 @@ class Queue:
 
         Fewer, but at least one, if their data is large.
         """
-        jobs: list[Job] = []
+        if not self.pinned:
+            jobs = self._shared.next_ones(count, AHEAD_BYTES)
+            self.waiting -= len(jobs)
+            return jobs
+        jobs = []
         size = 0
         while len(jobs) < count and size < AHEAD_BYTES:
-            if self.pinned:
-                job = self.next_for(worker_id)
-            else:
-                self.waiting -= 1
-                job = self._shared.next()
+            job = self.next_for(worker_id)
             jobs.append(job)
             size += len(job.payload)
         return jobs

@@ -132,17 +132,19 @@ class RecordStream(Generic[RecordT]):
         at, end = 0, len(held)
         self._needed = header_size
         while end - at >= header_size:
-            fields: tuple[Any, ...] = unpack_from(held, at)
-            stop = at + header_size + fields[-1]
+            # One by one, and the record in one piece: slices of tuples cost as much as all of this.
+            first, second, third, fourth, size = unpack_from(held, at)
+            body_at = at + header_size
+            stop = body_at + size
             if stop > end:
                 self._needed = stop - at
                 if self._check is not None:
                     try:
-                        self._check(fields)
+                        self._check((first, second, third, fourth, size))
                     except WireError:
                         self.is_garbled = True
                 break
-            records.append((*fields[:-1], held[at + header_size : stop]))
+            records.append((first, second, third, fourth, held[body_at:stop]))
             at = stop
         rest = held[at:]
         self._chunks = [rest] if rest else []
