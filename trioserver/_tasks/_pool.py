@@ -235,6 +235,7 @@ class Pool:
                 calls.append(call)
         if heard_of:
             self._entrance.wait(heard_of)
+        if calls:
             try:
                 self._finish_loops.call_soon(*calls)
             except trio.ClosedResourceError:

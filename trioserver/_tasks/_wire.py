@@ -132,19 +132,19 @@ class RecordStream(Generic[RecordT]):
         at, end = 0, len(held)
         self._needed = header_size
         while end - at >= header_size:
-            # One by one, and the record in one piece: slices of tuples cost as much as all of this.
-            first, second, third, fourth, size = unpack_from(held, at)
+            fields: tuple[Any, ...] = unpack_from(held, at)
             body_at = at + header_size
-            stop = body_at + size
+            stop = body_at + fields[-1]
             if stop > end:
                 self._needed = stop - at
                 if self._check is not None:
                     try:
-                        self._check((first, second, third, fourth, size))
+                        self._check(fields)
                     except WireError:
                         self.is_garbled = True
                 break
-            records.append((first, second, third, fourth, held[body_at:stop]))
+            # Unpacking with a star costs more than all the rest of this loop.
+            records.append(fields[:-1] + (held[body_at:stop],))  # noqa: RUF005
             at = stop
         rest = held[at:]
         self._chunks = [rest] if rest else []
