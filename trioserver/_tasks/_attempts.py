@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from trioserver._tasks._statistics import Counters
 
 _SINK: Final = attrgetter("sink")
+_OK: Final = int(Status.OK)
 _RETRIED: Final = frozenset({Status.FAILED, Status.TIMED_OUT, Status.CRASHED})
 _FIRST_DELAY: Final = 0.1
 _MAX_DELAY: Final = 30.0
@@ -69,6 +70,12 @@ class Attempts:
     def ended_well(self, jobs: Sequence[Job]) -> None:
         """Attempts have ended with results, and their jobs say so: nearly all do."""
         counters = self._counters
+        if len(jobs) == 1:  # the plain case of one who waits for it
+            (job,) = jobs
+            counters.waits.append(job.begun_at - job.queued_at)
+            counters.runs.append(job.ran)
+            self._end(job, _OK, job.body)
+            return
         counters.waits.extend([job.begun_at - job.queued_at for job in jobs])
         counters.runs.extend([job.ran for job in jobs])
         for sink, group in groupby(jobs, _SINK):
@@ -76,7 +83,7 @@ class Attempts:
             if sink.is_gone:
                 counters.abandoned += len(ended)
             else:
-                counters.ended[Status.OK] += len(ended)
+                counters.ended[_OK] += len(ended)
             sink.jobs_ended(ended)
 
     def end_unrun(self, job: Job, status: int, body: bytes) -> None:

@@ -68,18 +68,30 @@ async def run_jobs(
 class _Caller:
     """Hears of the ends of the jobs of one `run_jobs` (`_job.Caller`)."""
 
-    __slots__ = ("_changed", "_ended")
+    __slots__ = ("_ended", "_task", "_wanted")
 
     def __init__(self) -> None:
         self._ended = 0
-        self._changed = trio.Event()
+        self._wanted = 0
+        # Who waits for so many; without an event, which costs more than all of this.
+        self._task: trio.lowlevel.Task | None = None
 
     def one_ended(self) -> None:
         self._ended += 1
-        self._changed.set()
+        if self._task is not None and self._ended >= self._wanted:
+            trio.lowlevel.reschedule(self._task)
+            self._task = None
 
     async def wait(self, count: int) -> None:
         """Until ``count`` jobs have ended."""
-        while self._ended < count:
-            self._changed = trio.Event()
-            await self._changed.wait()
+        if self._ended >= count:
+            await trio.lowlevel.checkpoint()
+            return
+        self._wanted = count
+        self._task = trio.lowlevel.current_task()
+
+        def leave(_raise_cancel: object) -> trio.lowlevel.Abort:
+            self._task = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(leave)

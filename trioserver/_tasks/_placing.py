@@ -101,10 +101,12 @@ class Placement:
             for worker in books.current:
                 if worker.ready and queue.has_pinned(worker.number):
                     self._place_pinned(worker, window)
-        if books.free and not queue.shared and any(self._free(window)):
-            self._take_back_for_free()
         if not queue.shared:
-            return
+            is_any_ahead = books.handed > books.running
+            if is_any_ahead and books.free and any(self._free(window)):
+                self._take_back_for_free()
+            if not queue.shared:
+                return
         ready = sum(worker.ready for worker in books.current)
         while queue.shared:
             chosen = self._choose(window)

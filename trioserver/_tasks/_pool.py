@@ -298,7 +298,6 @@ class Pool:
 
     async def _run(self, jobs: Iterable[Job]) -> list[Completion]:
         refuse_in_task()
-        await self._pacer.checkpoint()
         return await run_jobs(jobs, self._entrance.post, self._dispatcher.cancel)
 
     async def _wait_changed(self) -> None:
