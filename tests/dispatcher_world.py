@@ -303,7 +303,7 @@ class World(ModelEngine):
         counts = []
         for number, line in [(None, queue._shared), *enumerate(queue._pinned)]:
             before = len(places)
-            for job in line._jobs:
+            for job in line.jobs:
                 if job.status is None:
                     places.append(job)
                     assert (job.seq, job.worker_id) == (QUEUED, None)

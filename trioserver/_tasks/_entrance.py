@@ -125,6 +125,28 @@ class Entrance:
             self._give_up(job)
             raise
 
+    async def post_all(self, jobs: Iterable[Job], posted: list[Job]) -> None:
+        """Let ``jobs`` in, which no connection owns, each when there is room.
+
+        Args:
+          jobs: In their order.
+          posted: Gets each as soon as it is in.
+
+        Raises:
+          trio.ClosedResourceError: after `close`.
+        """
+        pacer, admission = self._pacer, self._admission()
+        await pacer.checkpoint()
+        for job in jobs:
+            if pacer.is_due():
+                await pacer.give_turn()
+            try:
+                admission.post_nowait(job)
+            except trio.WouldBlock:
+                self._dispatcher.want_room()
+                await admission.post_in_turn(job)
+            posted.append(job)
+
     def post_nowait(self, job: Job) -> int:
         """Let ``job`` in if that needs no waiting: its id.
 

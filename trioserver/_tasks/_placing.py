@@ -151,9 +151,10 @@ class Placement:
             if (worker.settled or worker.heard_at <= late) and not self.run_times.is_long:
                 continue
             ahead = len(worker.handed) - worker.slots
-            if ahead > 0 and (ahead >= batch or queued < batch):
-                # It has enough in hand, so the next message may wait until it carries many.
-                worth_a_look = min(worth_a_look, max(batch, queued + 1))
+            if ahead >= max(batch, 1):
+                continue  # it has enough in hand until it reports
+            if ahead > 0 and queued < batch:
+                worth_a_look = min(worth_a_look, batch)  # let the next message carry many
                 continue
             if best is None or (len(worker.handed), worker.heard_at) < (
                 len(best.handed),

@@ -298,7 +298,7 @@ class Pool:
 
     async def _run(self, jobs: Iterable[Job]) -> list[Completion]:
         refuse_in_task()
-        return await run_jobs(jobs, self._entrance.post, self._dispatcher.cancel)
+        return await run_jobs(jobs, self._entrance.post_all, self._dispatcher.cancel)
 
     async def _wait_changed(self) -> None:
         if self._changed is None:

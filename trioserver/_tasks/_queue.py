@@ -28,14 +28,14 @@ _KEPT_ANYWAY: Final = 8
 class _Line:
     """First come, first served."""
 
-    __slots__ = ("_jobs", "count")
+    __slots__ = ("count", "jobs")
 
     def __init__(self) -> None:
-        self._jobs: deque[Job] = deque()
+        self.jobs: deque[Job] = deque()
         self.count = 0
 
     def append(self, job: Job) -> None:
-        self._jobs.append(job)
+        self.jobs.append(job)
         self.count += 1
 
     def put_back(self, jobs: Sequence[Job]) -> None:
@@ -43,16 +43,16 @@ class _Line:
         self.count += len(jobs)
         earlier: list[Job] = []
         # Another worker may have given back earlier ones already.
-        while jobs and self._jobs and _came(self._jobs[0]) < _came(jobs[-1]):
-            earlier.append(self._jobs.popleft())
+        while jobs and self.jobs and _came(self.jobs[0]) < _came(jobs[-1]):
+            earlier.append(self.jobs.popleft())
         if earlier:
             jobs = sorted([*earlier, *jobs], key=_came)
-        self._jobs.extendleft(reversed(jobs))
+        self.jobs.extendleft(reversed(jobs))
 
     @property
     def first(self) -> Job:
         """Who is next; only while there is a ``count``."""
-        jobs = self._jobs
+        jobs = self.jobs
         while jobs[0].status is not None:
             jobs.popleft()
         return jobs[0]
@@ -67,7 +67,7 @@ class _Line:
 
         Fewer, but at least one, if they have ``size`` bytes of data.
         """
-        pop = self._jobs.popleft
+        pop = self.jobs.popleft
         jobs: list[Job] = []
         held = 0
         while len(jobs) < count:
@@ -83,8 +83,8 @@ class _Line:
     def drop(self) -> None:
         """One of them has ended here."""
         self.count -= 1
-        if len(self._jobs) > 2 * self.count + _KEPT_ANYWAY:
-            self._jobs = deque(job for job in self._jobs if job.status is None)
+        if len(self.jobs) > 2 * self.count + _KEPT_ANYWAY:
+            self.jobs = deque(job for job in self.jobs if job.status is None)
 
 
 def _came(job: Job) -> tuple[float, int]:
@@ -136,7 +136,9 @@ class Queue:
         self.waiting += 1
         options = job.options
         if options.task_worker is None:
-            self._shared.append(job)
+            line = self._shared
+            line.jobs.append(job)
+            line.count += 1
         elif self.is_stranded(job):
             self.stranded.append(job)
         else:
