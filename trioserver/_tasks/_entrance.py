@@ -113,17 +113,12 @@ class Entrance:
         """
         await self._pacer.checkpoint()
         if job.stream is not None:
-            await self._accounts.enter(job.stream, in_on_finish=is_in_on_finish())
+            return await self._post_of(job.stream, job)
         admission = self._admission()
         try:
-            try:
-                return admission.post_nowait(job)
-            except trio.WouldBlock:
-                self._dispatcher.want_room()
-                return await admission.post_in_turn(job)
-        except BaseException:
-            self._give_up(job)
-            raise
+            return admission.post_nowait(job)
+        except trio.WouldBlock:
+            return await self._post_in_turn(admission, job)
 
     async def post_all(self, jobs: Iterable[Job], posted: list[Job]) -> None:
         """Let ``jobs`` in, which no connection owns, each when there is room.
@@ -143,8 +138,7 @@ class Entrance:
             try:
                 admission.post_nowait(job)
             except trio.WouldBlock:
-                self._dispatcher.want_room()
-                await admission.post_in_turn(job)
+                await self._post_in_turn(admission, job)
             posted.append(job)
 
     def post_nowait(self, job: Job) -> int:
@@ -237,12 +231,37 @@ class Entrance:
 
     # Inside
 
+    async def _post_of(self, stream: Owner, job: Job) -> int:
+        await self._accounts.enter(stream, in_on_finish=is_in_on_finish())
+        try:
+            admission = self._admission()
+            try:
+                return admission.post_nowait(job)
+            except trio.WouldBlock:
+                return await self._post_in_turn(admission, job)
+        except BaseException:
+            self._accounts.given_up(stream)
+            raise
+
+    async def _post_in_turn(self, admission: Admission, job: Job) -> int:
+        self._dispatcher.want_room()
+        return await admission.post_in_turn(job)
+
     def _admission(self) -> Admission:
         return self._for_on_finish if is_in_on_finish() else self._for_others
 
     def _give_up(self, job: Job) -> None:
         if job.stream is not None:
             self._accounts.given_up(job.stream)
+
+    def _has_room(self, job: Job) -> bool:
+        if (
+            self._for_on_finish.line
+            or self.unheard >= self._max_tasks
+            or self._unheard_bytes >= self._max_bytes
+        ):
+            return False
+        return self._has_room_in_queue(job)
 
     def _has_room_in_queue(self, job: Job) -> bool:
         waiting, elsewhere = self._dispatcher.load()
@@ -251,14 +270,6 @@ class Entrance:
         # One that is larger than all of it must still have its turn.
         held = self._bytes + elsewhere
         return not held or held + len(job.payload) <= self._max_bytes
-
-    def _has_room(self, job: Job) -> bool:
-        return (
-            not self._for_on_finish.line
-            and self.unheard < self._max_tasks
-            and self._unheard_bytes < self._max_bytes
-            and self._has_room_in_queue(job)
-        )
 
     def _why_there_is_no_room(self) -> str:
         waiting, _ = self._dispatcher.load()
