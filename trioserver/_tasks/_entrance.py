@@ -196,20 +196,18 @@ class Entrance:
             self._accounts.posted(job.stream, job)
         self._bytes += len(job.payload)
 
-    def ended(self, jobs: Iterable[Job]) -> None:
-        """``jobs`` have ended; for those of which an ``on_finish`` is to hear, `wait` follows."""
+    def ended(self, jobs: Iterable[Job], own: Collection[Job]) -> None:
+        """``jobs`` have ended, and ``own`` of them wait for an ``on_finish`` (`heard` follows)."""
         size = 0
         for job in jobs:
             size += len(job.payload)
             if job.stream is not None:
                 self._accounts.ended(job.stream, job)
         self._bytes -= size
-
-    def wait(self, jobs: Collection[Job]) -> None:
-        """The ends of ``jobs`` are on their way to an ``on_finish``; `heard` follows for each."""
-        self.unheard += len(jobs)
-        self._unheard_bytes += sum([len(job.payload) + len(job.body) for job in jobs])
-        self._dispatcher.has_unheard(self.unheard, self._unheard_bytes)
+        if own:
+            self.unheard += len(own)
+            self._unheard_bytes += sum([len(job.payload) + len(job.body) for job in own])
+            self._dispatcher.has_unheard(self.unheard, self._unheard_bytes)
 
     def heard(self, job: Job) -> None:
         """Nobody is to hear of ``job`` any more."""

@@ -31,8 +31,8 @@ logger = logging.getLogger("trioserver.tasks")
 MAX_LOOPS: Final = 64
 """Calls of ``on_finish`` that may wait at the same time; further completions queue behind them."""
 
-Call: TypeAlias = "tuple[str, Job, Callable[[Any], Awaitable[object]], Any, Callable[[Any], None]]"
-"""What it is, of which job, a coroutine function, its argument, and what is called so afterwards."""
+Call: TypeAlias = "tuple[str, Job, Callable[[Any], Awaitable[object]], Any, Callable[[Job], None]]"
+"""What it is, of which job, a coroutine function, its argument, and what hears of it afterwards."""
 
 # What is in it while a call runs is taken out when that is over: Trio tasks that the call has
 # started inherit the list, and may outlive it.
@@ -124,7 +124,7 @@ class FinishLoops:
             finally:
                 running.clear()
             self._spare += 1
-            after(argument)
+            after(job)
             # Else it is checked for cancellation by what it calls, and where it sleeps.
             if pacer.is_due():
                 await pacer.give_turn()

@@ -220,21 +220,21 @@ class Pool:
 
     def jobs_ended(self, jobs: Sequence[Job]) -> None:
         """Deliver how ``jobs`` ended."""
-        self._entrance.ended(jobs)
-        heard_of: list[Job] = []
+        is_told_of = self._progress.is_calling
+        delivered = self._delivered
+        own: list[Job] = []
         calls: list[Call] = []
         for job in jobs:
             del self._jobs[job.id]
             if job.caller is not None:
                 job.caller.one_ended()
                 continue
-            heard_of.append(job)
+            own.append(job)
             on_finish = job.on_finish or self._on_finish
-            call = ("on_finish", job, on_finish, Completion(job), self._delivered)
-            if not (self._progress and self._progress.keeps(job, call)):
+            call = ("on_finish", job, on_finish, Completion(job), delivered)
+            if not (is_told_of and self._progress.keeps(job, call)):
                 calls.append(call)
-        if heard_of:
-            self._entrance.wait(heard_of)
+        self._entrance.ended(jobs, own)
         if calls:
             try:
                 self._finish_loops.call_soon(*calls)
@@ -257,9 +257,9 @@ class Pool:
 
     # Inside
 
-    def _delivered(self, completion: Completion) -> None:
+    def _delivered(self, job: Job) -> None:
         """An ``on_finish`` has returned."""
-        self._entrance.heard(completion._job)  # noqa: SLF001  # a completion is a view of it
+        self._entrance.heard(job)
         if self._changed is not None:
             self._tell_changed()
 
@@ -282,7 +282,7 @@ class Pool:
         try:
             job.id = next(self._dispatcher.ids)
         except BaseException:  # they may come from another process
-            self._entrance.ended([job])
+            self._entrance.ended([job], [])
             raise
         self._jobs[job.id] = job
         self._dispatcher.accept(job)

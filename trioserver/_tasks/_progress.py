@@ -55,6 +55,11 @@ class Progress:
         if not is_on_its_way:
             self._call_soon(job)
 
+    @property
+    def is_calling(self) -> bool:
+        """Whether there is a call that `keeps` may keep another one for."""
+        return bool(self._newest)
+
     def keeps(self, job: Job, call: Call) -> bool:
         """``job`` has ended: whether ``call`` is to wait until ``on_progress`` has returned.
 
