@@ -146,8 +146,8 @@ class Branch:
             entrance, now = self.pool._entrance, trio.current_time()
             stuck: set[object] = set()
             for line in (entrance._for_on_finish, entrance._for_others):
-                if line and line._has_room(line._line[0].job):
-                    stuck.add(line._line[0])
+                if line.line and line._has_room(line.line[0].job):
+                    stuck.add(line.line[0])
             since = {place: since.get(place, now) for place in stuck}
             assert all(now - began < PATIENCE for began in since.values()), (
                 "one waits though there is room"

@@ -277,11 +277,12 @@ class World(ModelEngine):
         assert self._rings <= most + len(self.alive), "the alarm rings all the time"
         self._check_limits()
 
-    def job_ended(self, job: Job) -> None:
-        assert job in self.alive, "a job ends twice, or was never posted"
-        self.alive.discard(job)
-        super().job_ended(job)
-        self._check_end(job)
+    def jobs_ended(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            assert job in self.alive, "a job ends twice, or was never posted"
+            self.alive.discard(job)
+            self._check_end(job)
+        super().jobs_ended(jobs)
 
     def _give_back_places(self, number: int, seqs: Sequence[int]) -> None:
         taken = self.workers[number].taken
@@ -302,7 +303,7 @@ class World(ModelEngine):
         counts = []
         for number, line in [(None, queue._shared), *enumerate(queue._pinned)]:
             before = len(places)
-            for job in line._jobs:
+            for job in line.jobs:
                 if job.status is None:
                     places.append(job)
                     assert (job.seq, job.worker_id) == (QUEUED, None)

@@ -174,9 +174,9 @@ class ModelEngine:
 
     # `Sink`
 
-    def job_ended(self, job: Job) -> None:
-        assert job.status is not None
-        self.ended.append(job)
+    def jobs_ended(self, jobs: Sequence[Job]) -> None:
+        assert all(job.status is not None for job in jobs)
+        self.ended += jobs
 
     def job_progressed(self, job: Job, body: bytes) -> None:
         raise AssertionError("no model job tells anything")

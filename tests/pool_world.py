@@ -205,8 +205,8 @@ class PoolWorld(ModelEngine):
         assert (
             len(self.alive) + pool._entrance.unheard <= most + settings.max_queued_tasks + MAX_LOOPS
         )
-        for line in (pool._entrance._for_on_finish, pool._entrance._for_others):
-            assert not line or not line._has_room(line._line[0].job), (
+        for admission in (pool._entrance._for_on_finish, pool._entrance._for_others):
+            assert not admission.line or not admission._has_room(admission.line[0].job), (
                 "one waits though there is room"
             )
         told = self.dispatcher.statistics()

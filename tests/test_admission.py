@@ -75,7 +75,7 @@ async def test_first_come_first_served(autojump_clock: MockClock) -> None:
     gate = Gate(0)
     async with trio.open_nursery() as posting:
         await line_up(posting, gate, 1, 2, 3, 4)
-        assert len(gate.admission) == 4
+        assert len(gate.admission.line) == 4
         gate.make_room()
         await wait_all_tasks_blocked()
         assert gate.posted == [1]
@@ -85,7 +85,7 @@ async def test_first_come_first_served(autojump_clock: MockClock) -> None:
         gate.make_room(5)
 
     assert gate.posted == [1, 2, 3, 4]
-    assert len(gate.admission) == 0
+    assert len(gate.admission.line) == 0
 
 
 async def test_nobody_overtakes_the_line(autojump_clock: MockClock) -> None:
@@ -109,7 +109,7 @@ async def test_who_leaves_the_line_is_forgotten(autojump_clock: MockClock) -> No
                 await line_up(leaving, gate, 1)
                 await line_up(posting, gate, 2)
                 impatient.cancel()
-        assert len(gate.admission) == 1
+        assert len(gate.admission.line) == 1
         gate.make_room()
 
     assert gate.posted == [2]

@@ -65,13 +65,13 @@ def test_a_report_that_comes_twice_gives_back_one_place() -> None:
     with mock.patch.object(_books, "MAX_HANDED", 4):
         worker = _books.Worker(0, 0, 2)
         worker.ready = True
-        assert [worker.take_seq() for _ in range(4)] == [1, 2, 3, 4]
+        assert list(worker.take_seqs(4)) == [1, 2, 3, 4]
         worker.done_with([1])
-        assert worker.take_seq() == 5
+        assert list(worker.take_seqs(1)) == [5]
         worker.done_with([1])
         worker.done_with([2])
 
-        assert worker.take_seq() == 6, "5 has the place of 1"
+        assert list(worker.take_seqs(1)) == [6], "5 has the place of 1"
         assert worker.room(128) == 0
 
 

@@ -260,8 +260,8 @@ class Sink:
         dispatcher.accept(job)
         return job
 
-    def job_ended(self, job: Job) -> None:
-        self.ended.append(job)
+    def jobs_ended(self, jobs: Sequence[Job]) -> None:
+        self.ended += jobs
 
     def job_progressed(self, job: Job, body: bytes) -> None:
         raise AssertionError("nothing is told")

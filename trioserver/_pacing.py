@@ -28,6 +28,10 @@ class Pacer:
             return trio.lowlevel.checkpoint_if_cancelled()  # noqa: ASYNC105  # one coroutine less
         return self.give_turn()
 
+    def is_due(self) -> bool:
+        """Whether nobody has yielded for a while."""
+        return perf_counter() >= self._yield_at
+
     async def give_turn(self) -> None:
         """Yield now."""
         await trio.lowlevel.checkpoint()

@@ -43,14 +43,16 @@ class Sender:
         """Send ``parts``, one after the other; never waits, and is silent about a dead peer."""
         if self._is_over or self._is_broken:
             return
+        if len(parts) > 1 and max(map(len, parts)) < 2 * WORTH_A_COPY:
+            parts = [b"".join(parts)]
         sent = 0
         if not self._unsent:
             try:
-                # Small ones are one piece anyway; large ones are not to be in memory twice.
+                # Large ones are not to be in memory twice.
                 sent = (
-                    self._sock.send(b"".join(parts))
-                    if _are_small(parts)
-                    else (self._sock.sendmsg(parts[:_MAX_PARTS]))
+                    self._sock.send(parts[0])
+                    if len(parts) == 1
+                    else self._sock.sendmsg(parts[:_MAX_PARTS])
                 )
             except BlockingIOError:
                 pass
@@ -93,7 +95,3 @@ class Sender:
             self._unsent[0] = rest
         else:
             self._unsent.popleft()
-
-
-def _are_small(parts: Sequence[bytes]) -> bool:
-    return all(len(part) < 2 * WORTH_A_COPY for part in parts)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import trio
 
+from trioserver._collecting import collecting_seldom
 from trioserver._errors import AppError, TrioserverError
 from trioserver._guard import signals_are_received
 from trioserver._logs import log_to_stderr, print_whole_lines
@@ -73,7 +74,8 @@ def run_process(
         print_whole_lines()
         log_to_stderr(settings.log_level)
         set_title(title)
-        code = trio.run(serve, early)
+        with collecting_seldom():
+            code = trio.run(serve, early)
         if afterwards is not None:
             afterwards(early)
     except TrioserverError as exc:

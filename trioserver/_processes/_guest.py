@@ -12,7 +12,7 @@ from trioserver._tasks._options import Options
 from trioserver._tasks._wire import Answer, Kind, WireError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from trioserver._processes._channel import Channel, Record
     from trioserver._processes._room import Room
@@ -244,7 +244,11 @@ class Guest:
 
     # What the dispatcher says (`_job.Sink`); it calls `Desk.publish` after all of it
 
-    def job_ended(self, job: Job) -> None:
+    def jobs_ended(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            self._job_ended(job)
+
+    def _job_ended(self, job: Job) -> None:
         del self.jobs[job.id]
         self._owned.discard(job.id)
         self._desk.held_bytes -= len(job.payload)

@@ -7,7 +7,7 @@ since it is asked only while `_room` has room. Posts of one turn of the schedule
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from trioserver._processes._channel import Channel, Record
     from trioserver._processes._room import Room
     from trioserver._tasks._statistics import TaskStatistics
+
+_ENDED: Final = int(Say.ENDED)  # a plain number is compared faster
 
 
 class RemoteDispatcher:
@@ -54,9 +56,8 @@ class RemoteDispatcher:
         self._ends = 0
         self._listeners: list[Callable[[], None]] = []
         self._adopt: Callable[[Job], None]
-        # What was seen when the pool last asked how many wait: the version, and bytes of all.
+        # The version of what was seen when the pool last asked how many wait.
         self._seen = 0
-        self._held = 0
         self._is_wanting = False
         # The task that flushes, while it sleeps.
         self._flusher: trio.lowlevel.Task | None = None
@@ -67,15 +68,9 @@ class RemoteDispatcher:
     def workers(self) -> int:
         return self._room.task_workers
 
-    @property
-    def waiting(self) -> int:
-        self._seen, waiting, self._held = self._room.look_fast()
-        return waiting
-
-    @property
-    def bytes_elsewhere(self) -> int:
-        # A pool asks for both, one after the other, before every post.
-        return max(self._held - self._bytes, 0)
+    def load(self) -> tuple[int, int]:
+        self._seen, waiting, held = self._room.look_fast()
+        return waiting, max(held - self._bytes, 0)
 
     def accept(self, job: Job) -> None:
         size = len(job.payload)
@@ -115,16 +110,19 @@ class RemoteDispatcher:
         """Do what ``records`` say of tasks; those that say something else."""
         others: list[Record] = []
         jobs = self._jobs
-        ends = 0
+        ended: list[Job] = []
         for record in records:
             kind, task_id, body = record
-            if kind == Say.ENDED:
+            if kind == _ENDED:
                 job = jobs.pop(task_id)
                 self._bytes -= len(job.payload)
-                ends += 1
                 take_end(job, body)
-                job.sink.job_ended(job)
-            elif kind == Say.PROGRESS:
+                ended.append(job)
+                continue
+            if ended:
+                self._have_ended(ended)
+                ended = []
+            if kind == Say.PROGRESS:
                 job = jobs[task_id]
                 job.sink.job_progressed(job, body)
             elif kind == Say.POSTED:
@@ -135,14 +133,18 @@ class RemoteDispatcher:
                 self._seen = self._room.look().version
             else:
                 others.append(record)
-        if ends:
-            self._ends += ends
-            self._room.has_taken_ends(self._seat, self._ends)
+        if ended:
+            self._have_ended(ended)
         for listener in self._listeners:
             listener()
         return others
 
     # Inside
+
+    def _have_ended(self, jobs: list[Job]) -> None:
+        jobs[0].sink.jobs_ended(jobs)  # one pool posts here
+        self._ends += len(jobs)
+        self._room.has_taken_ends(self._seat, self._ends)
 
     def _has_posted(self, task_id: int, body: bytes) -> None:
         """A job has posted another one, which the manager has accepted."""

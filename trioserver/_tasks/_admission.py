@@ -31,11 +31,9 @@ class Admission:
     def __init__(self, has_room: Callable[[Job], bool], accept: Callable[[Job], int]) -> None:
         self._has_room = has_room
         self._accept = accept
-        self._line: deque[_Place] = deque()
+        self.line: deque[_Place] = deque()
+        """Who waits."""
         self._is_closed = False
-
-    def __len__(self) -> int:
-        return len(self._line)
 
     def post_nowait(self, job: Job) -> int:
         """Post ``job`` if that can be done at once.
@@ -49,7 +47,7 @@ class Admission:
         """
         if self._is_closed:
             raise trio.ClosedResourceError(CLOSED)
-        if self._line or not self._has_room(job):
+        if self.line or not self._has_room(job):
             raise trio.WouldBlock
         return self._accept(job)
 
@@ -63,11 +61,11 @@ class Admission:
           trio.ClosedResourceError: if `close` comes first, or if accepting it raises this.
         """
         place = _Place(job, trio.lowlevel.current_task())
-        self._line.append(place)
+        self.line.append(place)
 
         def leave(_raise_cancel: object) -> trio.lowlevel.Abort:
             # At the cancellation itself: the gate may open before the task runs again.
-            self._line.remove(place)
+            self.line.remove(place)
             self.call()  # whoever is behind a large one may fit
             return trio.lowlevel.Abort.SUCCEEDED
 
@@ -76,16 +74,16 @@ class Admission:
 
     def call(self) -> None:
         """Post for those in line as far as there is room; for whenever there may be more."""
-        while self._line and self._has_room(self._line[0].job):
-            place = self._line.popleft()
+        while self.line and self._has_room(self.line[0].job):
+            place = self.line.popleft()
             trio.lowlevel.reschedule(place.task, outcome.capture(self._accept, place.job))
 
     def close(self) -> None:
         """Refuse everybody from now on, those in line too."""
         self._is_closed = True
-        while self._line:
+        while self.line:
             refusal = outcome.Error(trio.ClosedResourceError(CLOSED))
-            trio.lowlevel.reschedule(self._line.popleft().task, refusal)
+            trio.lowlevel.reschedule(self.line.popleft().task, refusal)
 
 
 class _Place:

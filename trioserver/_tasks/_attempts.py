@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from trioserver._tasks._wire import Status, pack_timeout
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from trioserver._tasks._queue import Queue
     from trioserver._tasks._statistics import Counters
 
+_SINK: Final = attrgetter("sink")
+_OK: Final = int(Status.OK)
 _RETRIED: Final = frozenset({Status.FAILED, Status.TIMED_OUT, Status.CRASHED})
 _FIRST_DELAY: Final = 0.1
 _MAX_DELAY: Final = 30.0
@@ -63,6 +67,25 @@ class Attempts:
         self._counters.runs.append(job.ran)
         self._end(job, status, body)
 
+    def ended_well(self, jobs: Sequence[Job]) -> None:
+        """Attempts have ended with results, and their jobs say so: nearly all do."""
+        counters = self._counters
+        if len(jobs) == 1:  # the plain case of one who waits for it
+            (job,) = jobs
+            counters.waits.append(job.begun_at - job.queued_at)
+            counters.runs.append(job.ran)
+            self._end(job, _OK, job.body)
+            return
+        counters.waits.extend([job.begun_at - job.queued_at for job in jobs])
+        counters.runs.extend([job.ran for job in jobs])
+        for sink, group in groupby(jobs, _SINK):
+            ended = list(group)
+            if sink.is_gone:
+                counters.abandoned += len(ended)
+            else:
+                counters.ended[_OK] += len(ended)
+            sink.jobs_ended(ended)
+
     def end_unrun(self, job: Job, status: int, body: bytes) -> None:
         """End ``job``, whose attempt of now has not begun and was none."""
         if job.attempt > 1:
@@ -107,4 +130,4 @@ class Attempts:
             self._counters.ended[status] += 1
         job.status = status
         job.body = body
-        job.sink.job_ended(job)
+        job.sink.jobs_ended([job])

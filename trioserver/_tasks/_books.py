@@ -152,15 +152,21 @@ class Worker:
         room = min(self.slots + window - in_hand, MAX_HANDED - places)
         return room if self.life == math.inf else min(room, int(self.life) - self.runs - in_hand)
 
-    def take_seq(self) -> int:
-        """The next number of a job of its."""
+    def take_seqs(self, count: int) -> Sequence[int]:
+        """The next numbers for so many jobs of its."""
         seq = self.next_seq
-        if self.places is not None:
-            while seq % MAX_HANDED in self.places:
-                seq += 1
-            self.places[seq % MAX_HANDED] = seq
-        self.next_seq = seq + 1
-        return seq
+        if self.places is None:
+            self.next_seq = seq + count
+            return range(seq, seq + count)
+        seqs: list[int] = []
+        while len(seqs) < count:
+            place = seq % MAX_HANDED
+            if place not in self.places:
+                self.places[place] = seq
+                seqs.append(seq)
+            seq += 1
+        self.next_seq = seq
+        return seqs
 
     def done_with(self, seqs: Sequence[int]) -> None:
         """It has reported these, so its page needs their places no longer."""
@@ -244,29 +250,33 @@ class Books:
         # One that has yet to skip what was revoked has been silent for longer than that.
         if not handed and not worker.owes_reports:
             worker.progressed(now)
-        for job in jobs:
-            job.seq = worker.take_seq()
-            job.worker_id = worker.number
-            handed[job.seq] = job
-            if len(job.payload) > _LARGE:
-                worker.large[job.seq] = len(job.payload)
-                worker.large_bytes += len(job.payload)
+        number = worker.number
+        for seq, job in zip(worker.take_seqs(len(jobs)), jobs, strict=True):
+            job.seq = seq
+            job.worker_id = number
+            handed[seq] = job
+            size = len(job.payload)
+            if size > _LARGE:
+                worker.large[seq] = size
+                worker.large_bytes += size
         self.handed += len(jobs)
         after = len(handed)
         self.running += min(after, worker.slots) - min(before, worker.slots)
         if after >= worker.slots:
             self.free.pop(worker.seat, None)
 
-    def take(self, worker: Worker, seq: int) -> Job | None:
-        """Take one job off its hands; None if it is not there (any more)."""
-        job = worker.handed.pop(seq, None)
-        if job is not None:
-            self.handed -= 1
-            left = len(worker.handed)
-            if left < worker.slots:
-                self.running -= 1
-                if worker.ready and not worker.is_worn and left == worker.slots - 1:
-                    self.free[worker.seat] = worker
-            if worker.ending:
+    def take(self, worker: Worker, seqs: Sequence[int]) -> list[Job | None]:
+        """Take jobs off its hands; None in the place of one that is not there (any more)."""
+        handed, slots = worker.handed, worker.slots
+        before = len(handed)
+        jobs = [handed.pop(seq, None) for seq in seqs]
+        left = len(handed)
+        self.handed -= before - left
+        if left < slots:
+            self.running -= min(before, slots) - left
+            if before >= slots and worker.ready and not worker.is_worn:
+                self.free[worker.seat] = worker
+        if worker.ending:
+            for seq in seqs:
                 worker.ending.pop(seq, None)
-        return job
+        return jobs

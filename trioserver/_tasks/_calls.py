@@ -11,7 +11,7 @@ from trioserver._tasks._task import NO_WAITING
 from trioserver._tasks._values import Completion
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
 
     from trioserver._tasks._job import Job
 
@@ -34,14 +34,14 @@ def refuse_in_task() -> None:
 
 async def run_jobs(
     jobs: Iterable[Job],
-    post: Callable[[Job], Awaitable[int]],
+    post_all: Callable[[Iterable[Job], list[Job]], Awaitable[None]],
     cancel: Callable[[Job, str], None],
 ) -> list[Completion]:
     """Post ``jobs`` and wait until all have ended; if this does not go well, none runs on.
 
     Args:
       jobs: Not posted yet; made as they are posted, so that a long list needs no memory.
-      post: Posts one, waiting for room.
+      post_all: Posts them, waiting for room, and appends each to a list when it is posted.
       cancel: Ends one that was posted, for the reason given.
 
     Returns:
@@ -50,10 +50,7 @@ async def run_jobs(
     caller = _Caller()
     posted: list[Job] = []
     try:
-        for job in jobs:
-            job.caller = caller
-            await post(job)
-            posted.append(job)
+        await post_all(caller.waiting_for(jobs), posted)
         await caller.wait(len(posted))
     except BaseException:
         for job in reversed(posted):
@@ -68,18 +65,36 @@ async def run_jobs(
 class _Caller:
     """Hears of the ends of the jobs of one `run_jobs` (`_job.Caller`)."""
 
-    __slots__ = ("_changed", "_ended")
+    __slots__ = ("_ended", "_task", "_wanted")
 
     def __init__(self) -> None:
         self._ended = 0
-        self._changed = trio.Event()
+        self._wanted = 0
+        # Who waits for so many; without an event, which costs more than all of this.
+        self._task: trio.lowlevel.Task | None = None
+
+    def waiting_for(self, jobs: Iterable[Job]) -> Iterator[Job]:
+        """``jobs``, whose ends are told here."""
+        for job in jobs:
+            job.caller = self
+            yield job
 
     def one_ended(self) -> None:
         self._ended += 1
-        self._changed.set()
+        if self._task is not None and self._ended >= self._wanted:
+            trio.lowlevel.reschedule(self._task)
+            self._task = None
 
     async def wait(self, count: int) -> None:
         """Until ``count`` jobs have ended."""
-        while self._ended < count:
-            self._changed = trio.Event()
-            await self._changed.wait()
+        if self._ended >= count:
+            await trio.lowlevel.checkpoint()
+            return
+        self._wanted = count
+        self._task = trio.lowlevel.current_task()
+
+        def leave(_raise_cancel: object) -> trio.lowlevel.Abort:
+            self._task = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(leave)

@@ -40,8 +40,10 @@ _OVERHEAD: Final = 1024 * 1024
 """Bytes that a report may have beside a result or an exception: words."""
 _OF_JOBS: Final = frozenset({Status.OK, Status.FAILED, Status.SKIPPED, Status.CANCELLED})
 # Plain numbers, because every report is compared with them.
+_OK: Final = int(Status.OK)
 _POST: Final = int(Status.POST)
 _CANCELLED: Final = int(Status.CANCELLED)
+_INF: Final = math.inf
 _OF_STARTS: Final = frozenset({Status.READY, Status.START_FAILED})
 
 
@@ -101,13 +103,19 @@ class Conversation:
         self._last_seq = jobs[-1].seq
         self._handed.update([job.seq for job in jobs])
         parts: list[bytes] = []
+        small: list[bytes] = []
+        pack = ORDER.pack
         for job in jobs:
             payload = job.payload
-            head = ORDER.pack(job.seq, job.id, job.attempt, job.kind, len(payload))
-            if len(payload) < WORTH_A_COPY:
-                parts.append(head + payload)
+            size = len(payload)
+            small.append(pack(job.seq, job.id, job.attempt, job.kind, size))
+            if size < WORTH_A_COPY:
+                small.append(payload)
             else:
-                parts += (head, payload)
+                parts += (b"".join(small), payload)
+                small.clear()
+        if small:
+            parts.append(b"".join(small))
         self._sender.send(parts)
 
     def tell_to_stop(self) -> None:
@@ -222,16 +230,19 @@ class Conversation:
         self._on_look(self._handed)
         at = 0
         try:
-            for index, report in enumerate(reports):
-                status = report[1]
+            last_seq = self._last_seq
+            for index, (seq, status, begun, ran, _) in enumerate(reports):
+                # Nearly all are this; what `check` says of it, without a call.
+                if status == _OK and 1 <= seq <= last_seq and 0 <= ran < _INF and 0 <= begun < _INF:
+                    continue
                 if status >= _POST:
                     self._pass_on(reports[at:index])
                     at = index + 1
-                    self._hear(report)
+                    self._hear(reports[index])
                     continue
-                self.check(report)
+                self.check(reports[index])
                 if status == _CANCELLED:
-                    self._check_cancelled(report[0])
+                    self._check_cancelled(seq)
         except WireError:
             self._pass_on(reports[at:index])
             raise

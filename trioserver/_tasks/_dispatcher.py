@@ -21,7 +21,7 @@ import itertools
 import logging
 import math
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from trioserver._tasks._attempts import Attempts
 from trioserver._tasks._books import Books
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from trioserver._tasks._wire import Report
 
 logger = logging.getLogger("trioserver.tasks")
+
+_OK: Final = int(Status.OK)  # a plain number, because every report is compared with it
 
 
 class Dispatcher:
@@ -98,15 +100,15 @@ class Dispatcher:
         """Jobs that have not begun: queued, or handed ahead of a worker's running ones."""
         return self._books.waiting
 
+    def load(self) -> tuple[int, int]:
+        """`waiting`; and no bytes: one pool posts here, and counts its own."""
+        books = self._books
+        return books.queue.waiting + books.handed - books.running, 0
+
     @property
     def idle_places(self) -> int:
         """Jobs that could begin at once."""
         return self._books.idle_places
-
-    @property
-    def bytes_elsewhere(self) -> int:
-        """Nothing: one pool posts here, and counts its own."""
-        return 0
 
     @property
     def running(self) -> int:
@@ -127,7 +129,7 @@ class Dispatcher:
         """Nothing has to be done: what tasks post, the pool refuses."""
 
     def accept(self, job: Job) -> None:
-        """Queue ``job``; it ends in exactly one ``job.sink.job_ended(job)``."""
+        """Queue ``job``; it ends in exactly one ``job.sink.jobs_ended``."""
         queue = self._books.queue
         self._counters.posted += 1
         queue.put(job, self.clock())
@@ -223,7 +225,7 @@ class Dispatcher:
         last = worker.next_seq if begun is None else begun[0]
         jobs = list(worker.handed.values())
         for job in jobs:
-            self._books.take(worker, job.seq)
+            self._books.take(worker, [job.seq])
         lost = [job for job in jobs if job.seq <= last]
         self._attempts.not_run([job for job in jobs if job.seq > last])
         worker.runs += len(lost)
@@ -294,13 +296,27 @@ class Dispatcher:
     def _take_reports(self, worker: Worker, reports: Sequence[Report]) -> None:
         if not reports:
             return
+        seqs = [report[0] for report in reports]
+        worker.done_with(seqs)
         runs = 0
         total = 0.0
-        worker.done_with([report[0] for report in reports])
-        for seq, status, begun, ran, body in reports:
-            job = self._books.take(worker, seq)
+        well: list[Job] = []
+        for job, report in zip(self._books.take(worker, seqs), reports, strict=True):
             if job is None:
                 continue  # heard before: a page and a message can both tell of it; or taken back
+            _, status, begun, ran, body = report
+            if status == _OK:
+                runs += 1
+                total += ran
+                job.begun_at = begun
+                job.ran = ran
+                job.status = status
+                job.body = body
+                well.append(job)
+                continue
+            if well:  # they have ended before this one
+                self._attempts.ended_well(well)
+                well = []
             if status == Status.SKIPPED:
                 # Both begun and revoked, each side before it saw the other's mark.
                 self._attempts.not_run([job])
@@ -313,6 +329,8 @@ class Dispatcher:
                 self._attempts.ended(job, *job.verdict)  # its own scope has ended it
             else:
                 self._attempts.ended(job, status, body)
+        if well:
+            self._attempts.ended_well(well)
         self._watch.progressed(worker)
         if runs:
             worker.runs += runs
@@ -331,7 +349,7 @@ class Dispatcher:
         worker = self._books.holder(job)
         if not self._engine.revoke(worker.seat, job.seq):
             return False
-        self._books.take(worker, job.seq)
+        self._books.take(worker, [job.seq])
         self._attempts.end_unrun(job, status, body)
         self._replacement.let_go(worker)
         return True

@@ -22,7 +22,7 @@ from trioserver._tasks._finishing import is_in_on_finish
 from trioserver._tasks._wire import Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from trioserver._pacing import Pacer
     from trioserver._settings import Settings
@@ -37,20 +37,18 @@ class PoolDispatcher(Protocol):
     def workers(self) -> int:
         """How many task workers there are."""
 
-    @property
-    def waiting(self) -> int:
-        """Jobs that have not begun, whoever has posted them."""
+    def load(self) -> tuple[int, int]:
+        """How many jobs have not begun, and bytes of the data of those that have not ended.
 
-    @property
-    def bytes_elsewhere(self) -> int:
-        """Bytes of the data of jobs that other pools have posted and that have not ended."""
+        The former whoever has posted them, the latter only of what other pools have posted.
+        """
 
     @property
     def ids(self) -> Iterator[int]:
         """Ids for jobs."""
 
     def accept(self, job: Job) -> None:
-        """Queue ``job``; it ends in exactly one ``job.sink.job_ended(job)``."""
+        """Queue ``job``; it ends in exactly one ``job.sink.jobs_ended``."""
 
     def cancel(self, job: Job, reason: str) -> None:
         """End ``job`` as cancelled, now or soon."""
@@ -115,17 +113,33 @@ class Entrance:
         """
         await self._pacer.checkpoint()
         if job.stream is not None:
-            await self._accounts.enter(job.stream, in_on_finish=is_in_on_finish())
+            return await self._post_of(job.stream, job)
         admission = self._admission()
         try:
+            return admission.post_nowait(job)
+        except trio.WouldBlock:
+            return await self._post_in_turn(admission, job)
+
+    async def post_all(self, jobs: Iterable[Job], posted: list[Job]) -> None:
+        """Let ``jobs`` in, which no connection owns, each when there is room.
+
+        Args:
+          jobs: In their order.
+          posted: Gets each as soon as it is in.
+
+        Raises:
+          trio.ClosedResourceError: after `close`.
+        """
+        pacer, admission = self._pacer, self._admission()
+        await pacer.checkpoint()
+        for job in jobs:
+            if pacer.is_due():
+                await pacer.give_turn()
             try:
-                return admission.post_nowait(job)
+                admission.post_nowait(job)
             except trio.WouldBlock:
-                self._dispatcher.want_room()
-                return await admission.post_in_turn(job)
-        except BaseException:
-            self._give_up(job)
-            raise
+                await self._post_in_turn(admission, job)
+            posted.append(job)
 
     def post_nowait(self, job: Job) -> int:
         """Let ``job`` in if that needs no waiting: its id.
@@ -152,9 +166,10 @@ class Entrance:
 
     def call(self) -> None:
         """Let in those who wait, as far as there is room."""
-        self._for_on_finish.call()
-        self._for_others.call()
-        if self._for_on_finish or self._for_others:
+        for admission in (self._for_on_finish, self._for_others):
+            if admission.line:
+                admission.call()
+        if self._for_on_finish.line or self._for_others.line:
             self._dispatcher.want_room()
 
     def close(self) -> None:
@@ -181,17 +196,18 @@ class Entrance:
             self._accounts.posted(job.stream, job)
         self._bytes += len(job.payload)
 
-    def ended(self, job: Job) -> None:
-        """``job`` has ended; if an ``on_finish`` is to hear of it, `waits_to_be_heard` follows."""
-        self._bytes -= len(job.payload)
-        if job.stream is not None:
-            self._accounts.ended(job.stream, job)
-
-    def waits_to_be_heard(self, job: Job) -> None:
-        """The end of ``job`` is on its way to an ``on_finish``; `heard` follows."""
-        self.unheard += 1
-        self._unheard_bytes += len(job.payload) + len(job.body)
-        self._dispatcher.has_unheard(self.unheard, self._unheard_bytes)
+    def ended(self, jobs: Iterable[Job], own: Collection[Job]) -> None:
+        """``jobs`` have ended, and ``own`` of them wait for an ``on_finish`` (`heard` follows)."""
+        size = 0
+        for job in jobs:
+            size += len(job.payload)
+            if job.stream is not None:
+                self._accounts.ended(job.stream, job)
+        self._bytes -= size
+        if own:
+            self.unheard += len(own)
+            self._unheard_bytes += sum([len(job.payload) + len(job.body) for job in own])
+            self._dispatcher.has_unheard(self.unheard, self._unheard_bytes)
 
     def heard(self, job: Job) -> None:
         """Nobody is to hear of ``job`` any more."""
@@ -200,6 +216,8 @@ class Entrance:
         self._dispatcher.has_unheard(self.unheard, self._unheard_bytes)
         if job.stream is not None:
             self._accounts.delivered(job.stream)
+        if self._for_on_finish.line or self._for_others.line:
+            self.call()
 
     def jobs_of(self, stream: Owner) -> list[Job]:
         """What ``stream`` has posted and has not ended, the oldest first."""
@@ -211,6 +229,22 @@ class Entrance:
 
     # Inside
 
+    async def _post_of(self, stream: Owner, job: Job) -> int:
+        await self._accounts.enter(stream, in_on_finish=is_in_on_finish())
+        try:
+            admission = self._admission()
+            try:
+                return admission.post_nowait(job)
+            except trio.WouldBlock:
+                return await self._post_in_turn(admission, job)
+        except BaseException:
+            self._accounts.given_up(stream)
+            raise
+
+    async def _post_in_turn(self, admission: Admission, job: Job) -> int:
+        self._dispatcher.want_room()
+        return await admission.post_in_turn(job)
+
     def _admission(self) -> Admission:
         return self._for_on_finish if is_in_on_finish() else self._for_others
 
@@ -218,23 +252,26 @@ class Entrance:
         if job.stream is not None:
             self._accounts.given_up(job.stream)
 
+    def _has_room(self, job: Job) -> bool:
+        if (
+            self._for_on_finish.line
+            or self.unheard >= self._max_tasks
+            or self._unheard_bytes >= self._max_bytes
+        ):
+            return False
+        return self._has_room_in_queue(job)
+
     def _has_room_in_queue(self, job: Job) -> bool:
-        if self._dispatcher.waiting >= self._max_tasks:
+        waiting, elsewhere = self._dispatcher.load()
+        if waiting >= self._max_tasks:
             return False
         # One that is larger than all of it must still have its turn.
-        held = self._bytes + self._dispatcher.bytes_elsewhere
+        held = self._bytes + elsewhere
         return not held or held + len(job.payload) <= self._max_bytes
 
-    def _has_room(self, job: Job) -> bool:
-        return (
-            not self._for_on_finish
-            and self.unheard < self._max_tasks
-            and self._unheard_bytes < self._max_bytes
-            and self._has_room_in_queue(job)
-        )
-
     def _why_there_is_no_room(self) -> str:
-        if self._dispatcher.waiting >= self._max_tasks or self._for_on_finish:
+        waiting, _ = self._dispatcher.load()
+        if waiting >= self._max_tasks or self._for_on_finish.line:
             return f"the queue is full (max_queued_tasks {self._max_tasks})"
         if self.unheard >= self._max_tasks or self._unheard_bytes >= self._max_bytes:
             return f"{self.unheard} completions wait for on_finish"

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import deque
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import trio
 
-from trioserver._guard import contained
+from trioserver._guard import contain
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from trioserver._pacing import Pacer
+    from trioserver._tasks._job import Job
     from trioserver._tasks._values import Completion
 
     OnFinish = Callable[[Completion], Awaitable[object]]
@@ -29,28 +31,17 @@ logger = logging.getLogger("trioserver.tasks")
 MAX_LOOPS: Final = 64
 """Calls of ``on_finish`` that may wait at the same time; further completions queue behind them."""
 
-Call: TypeAlias = (
-    "tuple[str, Callable[..., Awaitable[object]], tuple[Any, ...], Callable[..., None]]"
-)
-"""Its name, a coroutine function, what that is called with, and what is called so afterwards."""
+Call: TypeAlias = "tuple[str, Job, Callable[[Any], Awaitable[object]], Any, Callable[[Job], None]]"
+"""What it is, of which job, a coroutine function, its argument, and what hears of it afterwards."""
 
-
-class _Running:
-    """A call that runs; Trio tasks that it starts inherit it, and may outlive it."""
-
-    __slots__ = ("is_over",)
-
-    def __init__(self) -> None:
-        self.is_over = False
-
-
-_running: ContextVar[_Running | None] = ContextVar("_running", default=None)
+# What is in it while a call runs is taken out when that is over: Trio tasks that the call has
+# started inherit the list, and may outlive it.
+_running: ContextVar[list[bool] | None] = ContextVar("_running", default=None)
 
 
 def is_in_on_finish() -> bool:
     """Whether this is inside a call of a loop that has not returned, or in what it has started."""
-    running = _running.get()
-    return running is not None and not running.is_over
+    return bool(_running.get())
 
 
 class FinishLoops:
@@ -67,56 +58,75 @@ class FinishLoops:
     def __init__(self, nursery: trio.Nursery, pacer: Pacer) -> None:
         # Without a bound of its own: the pool bounds what can be in it, and whoever delivers must
         # never wait for an `on_finish`.
-        self._send, self._receive = trio.open_memory_channel[Call](math.inf)
+        self._send, self._receive = trio.open_memory_channel["list[Call]"](math.inf)
+        # What was taken out of the channel, for whichever loop is free.
+        self._next: deque[Call] = deque()
         self._nursery = nursery
         self._pacer = pacer
-        self._sleeping = trio.lowlevel.ParkingLot()
+        self._lot = trio.lowlevel.ParkingLot()
+        self._sleeping = 0
         self._loops = 0
         # Loops that are not inside a call.
         self._spare = 0
         self._start_one()
 
-    def call_soon(self, call: Call) -> None:
-        """Have ``call`` made.
+    def call_soon(self, *calls: Call) -> None:
+        """Have ``calls`` made, in their order.
 
         Raises:
           trio.ClosedResourceError: after `close`.
         """
-        self._send.send_nowait(call)
-        self._sleeping.unpark()
+        self._send.send_nowait([*calls])
+        self._wake_one()
 
     def close(self) -> None:
         """Let the loops end when nothing is left to call."""
         self._send.close()
-        self._sleeping.unpark_all()
+        self._sleeping = 0
+        self._lot.unpark_all()
 
     def _start_one(self) -> None:
         self._loops += 1
         self._spare += 1
         self._nursery.start_soon(self._run, name="trioserver finish loop")
 
+    def _wake_one(self) -> None:
+        if self._sleeping:
+            self._sleeping -= 1
+            self._lot.unpark()
+
     async def _run(self) -> None:
+        calls, pacer = self._next, self._pacer
         while True:
-            try:
-                name, async_fn, args, after = self._receive.receive_nowait()
-            except trio.WouldBlock:
-                if self._spare > 2:  # noqa: PLR2004  # one that sleeps, one that is about to
+            if not calls:
+                try:
+                    calls.extend(self._receive.receive_nowait())
+                except trio.WouldBlock:
+                    if self._spare > 2:  # noqa: PLR2004  # one that sleeps, one that is about to
+                        break
+                    self._sleeping += 1
+                    await self._lot.park()
+                    continue
+                except trio.EndOfChannel:
                     break
-                await self._sleeping.park()
-                continue
-            except trio.EndOfChannel:
-                break
+            what, job, async_fn, argument, after = calls.popleft()
             self._spare -= 1
+            if calls and self._sleeping:
+                self._wake_one()  # this call may take long
             if self._spare == 0 and self._loops < MAX_LOOPS:
                 self._start_one()
-            running = _Running()
+            running = [True]
             _running.set(running)
             try:
-                await contained(logger, name, async_fn, *args)
+                await async_fn(argument)
+            except BaseException as exc:  # noqa: BLE001  # what must pass is raised again
+                contain(logger, f"{what} of task {job.id}", exc)
             finally:
-                running.is_over = True
+                running.clear()
             self._spare += 1
-            after(*args)
-            await self._pacer.checkpoint()
+            after(job)
+            # Else it is checked for cancellation by what it calls, and where it sleeps.
+            if pacer.is_due():
+                await pacer.give_turn()
         self._loops -= 1
         self._spare -= 1

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 from trioserver._tasks._options import PLAIN
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from trioserver._tasks._finishing import OnFinish
     from trioserver._tasks._options import Options
     from trioserver._tasks._wire import Answer
@@ -23,8 +25,8 @@ class Sink(Protocol):
     is_gone: bool
     """Whether it is dead: then its jobs end as abandoned, however they end."""
 
-    def job_ended(self, job: Job) -> None:
-        """Take ``job``, whose status, body and times are final."""
+    def jobs_ended(self, jobs: Sequence[Job]) -> None:
+        """Take ``jobs``, whose statuses, bodies and times are final, in the order of their ends."""
 
     def job_progressed(self, job: Job, body: bytes) -> None:
         """``job`` runs and has told a value, pickled in ``body``."""

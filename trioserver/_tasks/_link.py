@@ -160,9 +160,13 @@ class Link:
         """Publish a report, to be sent with the next `flush` at the latest."""
         record = REPORT.pack(seq, status, begun, ran, len(body)) + body
         if not self.recorder.publish(record):
-            self.flush()
-            if not self.recorder.publish(record):  # larger than the page: sent whole, at once
-                self.send(record)
+            self.report_what_has_no_room(record)
+
+    def report_what_has_no_room(self, record: bytes) -> None:
+        """Report what the recorder did not publish."""
+        self.flush()
+        if not self.recorder.publish(record):  # larger than the page: sent whole, at once
+            self.send(record)
 
     def flush(self) -> None:
         """Send what was reported."""

@@ -20,7 +20,8 @@ def dump(value: object, what: str, max_task_size: int) -> bytes:
     except (Exception, SystemExit, GeneratorExit) as exc:  # it runs code of the user's
         kind = type(value).__name__
         raise TypeError(f"{what} of type {kind} cannot be pickled: {exc}") from exc
-    check_size(payload, what, max_task_size)
+    if len(payload) > max_task_size:
+        check_size(payload, what, max_task_size)
     return payload
 
 

@@ -86,7 +86,7 @@ class Placement:
         for job in reversed(behind):
             if not self._engine.revoke(worker.seat, job.seq):
                 break  # and so have those before it
-            self._books.take(worker, job.seq)
+            self._books.take(worker, [job.seq])
             taken.append(job)
         taken.reverse()
         self._books.queue.put_back(taken)
@@ -101,10 +101,12 @@ class Placement:
             for worker in books.current:
                 if worker.ready and queue.has_pinned(worker.number):
                     self._place_pinned(worker, window)
-        if books.free and not queue.shared and any(self._free(window)):
-            self._take_back_for_free()
         if not queue.shared:
-            return
+            is_any_ahead = books.handed > books.running
+            if is_any_ahead and books.free and any(self._free(window)):
+                self._take_back_for_free()
+            if not queue.shared:
+                return
         ready = sum(worker.ready for worker in books.current)
         while queue.shared:
             chosen = self._choose(window)
@@ -149,9 +151,10 @@ class Placement:
             if (worker.settled or worker.heard_at <= late) and not self.run_times.is_long:
                 continue
             ahead = len(worker.handed) - worker.slots
-            if ahead > 0 and (ahead >= batch or queued < batch):
-                # It has enough in hand, so the next message may wait until it carries many.
-                worth_a_look = min(worth_a_look, max(batch, queued + 1))
+            if ahead >= max(batch, 1):
+                continue  # it has enough in hand until it reports
+            if ahead > 0 and queued < batch:
+                worth_a_look = min(worth_a_look, batch)  # let the next message carry many
                 continue
             if best is None or (len(worker.handed), worker.heard_at) < (
                 len(best.handed),

@@ -30,13 +30,13 @@ from trioserver._tasks._values import Completion
 from trioserver._tasks._wire import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 
     from trioserver._pacing import Pacer
     from trioserver._settings import Settings
     from trioserver._stopping import Stopping
     from trioserver._tasks._entrance import PoolDispatcher
-    from trioserver._tasks._finishing import OnFinish
+    from trioserver._tasks._finishing import Call, OnFinish
     from trioserver._tasks._job import Owner
     from trioserver._tasks._progress import OnProgress
     from trioserver._tasks._statistics import TaskStatistics
@@ -47,6 +47,7 @@ ArgsT = TypeVarTuple("ArgsT")
 
 logger = logging.getLogger("trioserver.tasks")
 
+_TASK: Final = int(Kind.TASK)
 _DELIVERY_TIME: Final = 5.0
 """Seconds at the most that a stop goes on for completions, as long as they are being heard."""
 
@@ -80,6 +81,7 @@ class Pool:
         self._progress = Progress(self._finish_loops, on_progress, self._tell_changed)
         self._on_finish = on_finish
         self._settings = settings
+        self._max_task_size = settings.max_task_size
         self._pacer = pacer
         self._plain = Options(timeout=settings.task_timeout)
         self._jobs: dict[int, Job] = {}
@@ -105,15 +107,16 @@ class Pool:
         workers = self._dispatcher.workers
         return Options.checked(timeout, queue_timeout, retries, task_worker, workers)
 
-    async def task(
+    def task(
         self,
         data: object,
         options: Options | None = None,
         *,
         stream: Owner | None,
         on_finish: OnFinish | None,
-    ) -> int:
-        return await self._entrance.post(self._job(data, options or self._plain, stream, on_finish))
+    ) -> Awaitable[int]:
+        # One coroutine less, in the call that must be quick.
+        return self._entrance.post(self._job(data, options or self._plain, stream, on_finish))
 
     def task_nowait(
         self,
@@ -215,21 +218,29 @@ class Pool:
 
     # What the dispatcher calls (`_job.Sink`)
 
-    def job_ended(self, job: Job) -> None:
-        """Deliver how ``job`` ended."""
-        del self._jobs[job.id]
-        self._entrance.ended(job)
-        if job.caller is not None:
-            job.caller.one_ended()
-        else:
-            self._entrance.waits_to_be_heard(job)
+    def jobs_ended(self, jobs: Sequence[Job]) -> None:
+        """Deliver how ``jobs`` ended."""
+        is_told_of = self._progress.is_calling
+        delivered = self._delivered
+        own: list[Job] = []
+        calls: list[Call] = []
+        for job in jobs:
+            del self._jobs[job.id]
+            if job.caller is not None:
+                job.caller.one_ended()
+                continue
+            own.append(job)
             on_finish = job.on_finish or self._on_finish
-            name = f"on_finish of task {job.id}"
-            completion = Completion(job)
+            call = ("on_finish", job, on_finish, Completion(job), delivered)
+            if not (is_told_of and self._progress.keeps(job, call)):
+                calls.append(call)
+        self._entrance.ended(jobs, own)
+        if calls:
             try:
-                self._progress.call_last(job, (name, on_finish, (completion,), self._delivered))
+                self._finish_loops.call_soon(*calls)
             except trio.ClosedResourceError:
-                self._entrance.heard(job)  # the pool ended at once, and has counted this job
+                for call in calls:
+                    self._entrance.heard(call[1])  # the pool ended at once, and has counted it
         self._tell_changed()
 
     def job_progressed(self, job: Job, body: bytes) -> None:
@@ -246,31 +257,32 @@ class Pool:
 
     # Inside
 
-    def _delivered(self, completion: Completion) -> None:
+    def _delivered(self, job: Job) -> None:
         """An ``on_finish`` has returned."""
-        self._entrance.heard(completion._job)  # noqa: SLF001  # a completion is a view of it
-        self._entrance.call()
-        self._tell_changed()
+        self._entrance.heard(job)
+        if self._changed is not None:
+            self._tell_changed()
 
     def _job(
         self, data: object, options: Options, stream: Owner | None, on_finish: OnFinish | None
     ) -> Job:
         if on_finish is not None and not callable(on_finish):
             raise TypeError(f"on_finish must be a coroutine function: {on_finish!r}")
-        job = Job(Kind.TASK, self._dump(data, "the task's data"), self, options)
+        payload = dump(data, "the task's data", self._max_task_size)
+        job = Job(_TASK, payload, self, options)
         job.stream = stream
         job.on_finish = on_finish
         return job
 
     def _dump(self, value: object, what: str) -> bytes:
-        return dump(value, what, self._settings.max_task_size)
+        return dump(value, what, self._max_task_size)
 
     def _accept(self, job: Job) -> int:
         self._entrance.accepted(job)
         try:
             job.id = next(self._dispatcher.ids)
         except BaseException:  # they may come from another process
-            self._entrance.ended(job)
+            self._entrance.ended([job], [])
             raise
         self._jobs[job.id] = job
         self._dispatcher.accept(job)
@@ -286,8 +298,7 @@ class Pool:
 
     async def _run(self, jobs: Iterable[Job]) -> list[Completion]:
         refuse_in_task()
-        await self._pacer.checkpoint()
-        return await run_jobs(jobs, self._entrance.post, self._dispatcher.cancel)
+        return await run_jobs(jobs, self._entrance.post_all, self._dispatcher.cancel)
 
     async def _wait_changed(self) -> None:
         if self._changed is None:

@@ -55,16 +55,20 @@ class Progress:
         if not is_on_its_way:
             self._call_soon(job)
 
-    def call_last(self, job: Job, call: Call) -> None:
-        """``job`` has ended; have ``call`` made when ``on_progress`` has returned.
+    @property
+    def is_calling(self) -> bool:
+        """Whether there is a call that `keeps` may keep another one for."""
+        return bool(self._newest)
 
-        Raises:
-          trio.ClosedResourceError: if the pool has come to its end.
+    def keeps(self, job: Job, call: Call) -> bool:
+        """``job`` has ended: whether ``call`` is to wait until ``on_progress`` has returned.
+
+        Then it is made after that.
         """
-        if job in self._newest:
-            self._last[job] = call
-        else:
-            self._loops.call_soon(call)
+        if job not in self._newest:
+            return False
+        self._last[job] = call
+        return True
 
     def let_last_go(self) -> None:
         """Have the last calls made that still wait: what they wait for has had its time."""
@@ -73,9 +77,8 @@ class Progress:
         self._last.clear()
 
     def _call_soon(self, job: Job) -> None:
-        name = f"on_progress of task {job.id}"
         try:
-            self._loops.call_soon((name, self._call, (job,), self._called))
+            self._loops.call_soon(("on_progress", job, self._call, job, self._called))
         except trio.ClosedResourceError:  # the pool has come to its end
             del self._newest[job]
 

@@ -28,14 +28,14 @@ _KEPT_ANYWAY: Final = 8
 class _Line:
     """First come, first served."""
 
-    __slots__ = ("_jobs", "count")
+    __slots__ = ("count", "jobs")
 
     def __init__(self) -> None:
-        self._jobs: deque[Job] = deque()
+        self.jobs: deque[Job] = deque()
         self.count = 0
 
     def append(self, job: Job) -> None:
-        self._jobs.append(job)
+        self.jobs.append(job)
         self.count += 1
 
     def put_back(self, jobs: Sequence[Job]) -> None:
@@ -43,33 +43,48 @@ class _Line:
         self.count += len(jobs)
         earlier: list[Job] = []
         # Another worker may have given back earlier ones already.
-        while jobs and self._jobs and _came(self._jobs[0]) < _came(jobs[-1]):
-            earlier.append(self._jobs.popleft())
+        while jobs and self.jobs and _came(self.jobs[0]) < _came(jobs[-1]):
+            earlier.append(self.jobs.popleft())
         if earlier:
             jobs = sorted([*earlier, *jobs], key=_came)
-        self._jobs.extendleft(reversed(jobs))
+        self.jobs.extendleft(reversed(jobs))
 
     @property
     def first(self) -> Job:
         """Who is next; only while there is a ``count``."""
-        jobs = self._jobs
+        jobs = self.jobs
         while jobs[0].status is not None:
             jobs.popleft()
         return jobs[0]
 
     def next(self) -> Job:
         """Take out who is next; only while there is a ``count``."""
-        while True:
-            job = self._jobs.popleft()
+        (job,) = self.next_ones(1, 0)
+        return job
+
+    def next_ones(self, count: int, size: int) -> list[Job]:
+        """Take out so many, in their order; only while there are.
+
+        Fewer, but at least one, if they have ``size`` bytes of data.
+        """
+        pop = self.jobs.popleft
+        jobs: list[Job] = []
+        held = 0
+        while len(jobs) < count:
+            job = pop()
             if job.status is None:
-                self.count -= 1
-                return job
+                jobs.append(job)
+                held += len(job.payload)
+                if held >= size:
+                    break
+        self.count -= len(jobs)
+        return jobs
 
     def drop(self) -> None:
         """One of them has ended here."""
         self.count -= 1
-        if len(self._jobs) > 2 * self.count + _KEPT_ANYWAY:
-            self._jobs = deque(job for job in self._jobs if job.status is None)
+        if len(self.jobs) > 2 * self.count + _KEPT_ANYWAY:
+            self.jobs = deque(job for job in self.jobs if job.status is None)
 
 
 def _came(job: Job) -> tuple[float, int]:
@@ -121,7 +136,9 @@ class Queue:
         self.waiting += 1
         options = job.options
         if options.task_worker is None:
-            self._shared.append(job)
+            line = self._shared
+            line.jobs.append(job)
+            line.count += 1
         elif self.is_stranded(job):
             self.stranded.append(job)
         else:
@@ -164,14 +181,14 @@ class Queue:
 
         Fewer, but at least one, if their data is large.
         """
-        jobs: list[Job] = []
+        if not self.pinned:
+            jobs = self._shared.next_ones(count, AHEAD_BYTES)
+            self.waiting -= len(jobs)
+            return jobs
+        jobs = []
         size = 0
         while len(jobs) < count and size < AHEAD_BYTES:
-            if self.pinned:
-                job = self.next_for(worker_id)
-            else:
-                self.waiting -= 1
-                job = self._shared.next()
+            job = self.next_for(worker_id)
             jobs.append(job)
             size += len(job.payload)
         return jobs

@@ -30,26 +30,20 @@ class RunTimes:
 
     def __init__(self) -> None:
         self._mean = math.inf
+        # Worked out when the mean changes: they are looked at more often than that.
+        self.is_long = True
+        """Whether a round trip is small beside a run."""
+        self.window = 1
+        """How many jobs to hand ahead of a running one."""
+        self.worth_waking = 0.0
+        """How many jobs are worth waking another worker for; infinite if they take no time."""
 
     def learn(self, total: float, runs: int) -> None:
         """So many ``runs`` took ``total`` seconds."""
         mean = total / runs
-        if self._mean == math.inf:
-            self._mean = mean
-        else:
-            self._mean += (mean - self._mean) * runs / (runs + _MEMORY)
-
-    @property
-    def is_long(self) -> bool:
-        """Whether a round trip is small beside a run."""
-        return self._mean >= LONG
-
-    @property
-    def window(self) -> int:
-        """How many jobs to hand ahead of a running one."""
-        return max(1, min(MAX_AHEAD, int(WINDOW / max(self._mean, 1e-9))))
-
-    @property
-    def worth_waking(self) -> float:
-        """How many jobs are worth waking another worker for; infinite if they take no time."""
-        return WAKE_WORTH / self._mean if self._mean else math.inf
+        if self._mean != math.inf:
+            mean = self._mean + (mean - self._mean) * runs / (runs + _MEMORY)
+        self._mean = mean
+        self.is_long = mean >= LONG
+        self.window = max(1, min(MAX_AHEAD, int(WINDOW / max(mean, 1e-9))))
+        self.worth_waking = WAKE_WORTH / mean if mean else math.inf

@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 
 TEXT_SIZE: Final = 64 * 1024
 """Bytes of a traceback or a summary at the most."""
+_RESULT: Final = "the task's result"
+# Plain numbers, because every task is compared with them, and reported by them.
+_CALL: Final = int(Kind.CALL)
+_OK: Final = int(Status.OK)
+_FAILED: Final = int(Status.FAILED)
 _CUT: Final = "... (cut)"
 # Their pickles come back as they went, so they need no trial.
 _PLAIN: Final = frozenset({type(None), bool, int, float, str, bytes})
@@ -35,7 +40,7 @@ _PLAIN: Final = frozenset({type(None), bool, int, float, str, bytes})
 
 def run_order(
     on_task: OnTask, order: Order, worker_id: int, link: TaskLink, max_task_size: int
-) -> tuple[Status, bytes]:
+) -> tuple[int, bytes]:
     """Run one order; status and body of the report about it.
 
     Args:
@@ -47,14 +52,14 @@ def run_order(
     """
     seq, task_id, attempt, kind, body = order
     try:
-        if kind == Kind.CALL:
+        if kind == _CALL:
             fn, args = pickle.loads(body)
             value = fn(*args)
         else:
             value = on_task(Task(task_id, pickle.loads(body), worker_id, attempt, link, seq))
-        return Status.OK, pack_result(value, max_task_size)
+        return _OK, pack_result(value, max_task_size)
     except BaseException as exc:  # noqa: BLE001  # rule: each task is guarded by itself
-        return Status.FAILED, pack_failure(exc, max_task_size)
+        return _FAILED, pack_failure(exc, max_task_size)
 
 
 def pack_result(value: object, max_task_size: int) -> bytes:
@@ -64,18 +69,23 @@ def pack_result(value: object, max_task_size: int) -> bytes:
       TypeError: if ``value`` does not survive pickling.
       ValueError: if it is too large.
     """
+    if type(value) in _PLAIN:
+        body = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+        if len(body) > max_task_size:
+            check_size(body, _RESULT, max_task_size)
+        return body
     if inspect.iscoroutine(value):
         value.close()
         raise TypeError("the task returned a coroutine; it was not awaited")
     try:
         body = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-        if type(value) not in _PLAIN and len(body) <= max_task_size:
+        if len(body) <= max_task_size:
             pickle.loads(body)
     except BaseException as exc:  # unpickling runs code of the user's, which may even exit
         raise TypeError(
             f"the task's result of type {type(value).__name__} cannot be pickled: {summary_of(exc)}"
         ) from exc
-    check_size(body, "the task's result", max_task_size)
+    check_size(body, _RESULT, max_task_size)
     return body
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from trioserver._tasks._leaving import leave
 from trioserver._tasks._lifeline import is_forked
 from trioserver._tasks._running_orders import run_order
-from trioserver._tasks._wire import Kind, Status
+from trioserver._tasks._wire import REPORT, Kind, Status
 
 if TYPE_CHECKING:
     from trioserver._tasks._link import Link
@@ -29,7 +29,8 @@ def run_one_by_one(link: Link, worker_id: int, on_task: OnTask) -> None:
       Disconnected: if the dispatcher cannot be reached.
     """
     orders, max_task_size = link.orders, link.max_task_size
-    begin, end = link.recorder.begin, link.recorder.end
+    begin, end, publish = link.recorder.begin, link.recorder.end, link.recorder.publish
+    pack = REPORT.pack
     running = [0]  # one item, which is no seq while no task runs
     link.running = running
     while True:
@@ -55,6 +56,8 @@ def run_one_by_one(link: Link, worker_id: int, on_task: OnTask) -> None:
             leave(0)
         end(seq)
         ran = monotonic() - begun
-        link.report(seq, status, begun, ran, body)
+        record = pack(seq, status, begun, ran, len(body)) + body
+        if not publish(record):  # what `Link.report` does, without the call
+            link.report_what_has_no_room(record)
         if ran >= SEND_AT_ONCE_AFTER:
             link.flush()

@@ -74,11 +74,8 @@ class Watch:
 
     def handed(self, worker: Worker, jobs: Sequence[Job]) -> None:
         """The worker has got ``jobs``."""
-        soonest = TAKE_UP
-        for job in jobs:
-            timeout = job.options.timeout
-            soonest = min(soonest, timeout)
-        self._be_due(worker, self._clock() + soonest)
+        soonest = min([job.options.timeout for job in jobs])
+        self._be_due(worker, self._clock() + min(soonest, TAKE_UP))
         if worker.has_ahead and not worker.settled:
             self._set_alarm(worker.heard_at + WINDOW)
         if worker.slots > 1:

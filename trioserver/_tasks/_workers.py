@@ -77,21 +77,26 @@ class _Alarm:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
+        self._at = math.inf
         self._sleep = trio.CancelScope()
 
     def set(self, at: float) -> None:
         """Ring at ``at``, or before."""
+        if at >= self._at:
+            return  # a deadline costs more than the dispatcher's asking for one, which is often
+        self._at = at
         # In this order nothing is rounded where the two clocks are the same one. A deadline that
         # is a trifle too early would ring for ever under a clock that stands still.
         deadline = at + (trio.current_time() - self._clock())
-        self._sleep.deadline = min(self._sleep.deadline, deadline)
+        self._sleep.deadline = deadline
 
     async def run(self, ring: Callable[[], None]) -> None:
         """Ring whenever it was set to."""
         while True:
             with self._sleep:
                 await trio.sleep_forever()
-            self._sleep = trio.CancelScope(deadline=math.inf)
+            self._at = math.inf
+            self._sleep = trio.CancelScope()
             ring()
 
 
