@@ -19,7 +19,7 @@ from trioserver._tasks._workers import open_dispatcher
 from trioserver.testing import open_app
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from trioserver import Completion, Connection, Server, Task
     from trioserver._tasks._dispatcher import Dispatcher

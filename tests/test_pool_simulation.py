@@ -111,7 +111,8 @@ def check_end(world: PoolWorld) -> None:
     assert not pool._jobs
     assert pool._entrance._bytes == 0
     assert world.counts == (0, 0)
-    assert not pool._entrance._for_others.line and not pool._entrance._for_on_finish.line
+    assert not pool._entrance._for_others.line
+    assert not pool._entrance._for_on_finish.line
     assert not world.refused & set(jobs)
 
     by_caller = {number for number, job in jobs.items() if job.caller is not None}

@@ -35,8 +35,8 @@ async def contained(
     """
     try:
         await async_fn(*args)
-    except BaseException as exc:  # noqa: BLE001  # what must pass is raised again
-        return contain(logger, name, exc)
+    except BaseException as exc:  # noqa: ASYNC103, BLE001  # what must pass is raised again
+        return contain(logger, name, exc)  # noqa: ASYNC104  # as above
     return None
 
 

@@ -58,7 +58,7 @@ async def run_order_async(
     link: TaskLink,
     max_task_size: int,
     scope: trio.CancelScope,
-) -> tuple[Status, bytes]:
+) -> tuple[int, bytes]:
     """Run one order of `Kind.TASK`; see `run_order`.
 
     Args:
@@ -86,10 +86,10 @@ async def run_call_async(
     max_task_size: int,
     scope: trio.CancelScope,
     limiter: trio.CapacityLimiter,
-) -> tuple[Status, bytes]:
+) -> tuple[int, bytes]:
     """Run one order of `Kind.CALL` in a thread, which runs on when ``scope`` is cancelled."""
 
-    def run_call() -> tuple[Status, bytes]:
+    def run_call() -> tuple[int, bytes]:
         answer = run_order(_no_task, order, worker_id, link, max_task_size)
         if is_forked():
             leave(0)

@@ -119,7 +119,7 @@ class FinishLoops:
             _running.set(running)
             try:
                 await async_fn(argument)
-            except BaseException as exc:  # noqa: BLE001  # what must pass is raised again
+            except BaseException as exc:  # noqa: ASYNC103, BLE001  # what must pass is raised again
                 contain(logger, f"{what} of task {job.id}", exc)
             finally:
                 running.clear()

@@ -98,9 +98,7 @@ class Placement:
         books, queue = self._books, self._books.queue
         window = min(self.run_times.window, self._max_window)
         if queue.pinned:
-            for worker in books.current:
-                if worker.ready and queue.has_pinned(worker.number):
-                    self._place_pinned(worker, window)
+            self._place_all_pinned(window)
         if not queue.shared:
             is_any_ahead = books.handed > books.running
             if is_any_ahead and books.free and any(self._free(window)):
@@ -119,6 +117,11 @@ class Placement:
             self._hand(chosen, queue.next_ones(chosen.number, count))
         if queue.shared and any(self._free(window)):
             self._set_alarm(self._clock() + WINDOW)
+
+    def _place_all_pinned(self, window: int) -> None:
+        for worker in self._books.current:
+            if worker.ready and self._books.queue.has_pinned(worker.number):
+                self._place_pinned(worker, window)
 
     def _place_pinned(self, worker: Worker, window: int) -> None:
         queue = self._books.queue

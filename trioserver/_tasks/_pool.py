@@ -231,7 +231,7 @@ class Pool:
                 continue
             own.append(job)
             on_finish = job.on_finish or self._on_finish
-            call = ("on_finish", job, on_finish, Completion(job), delivered)
+            call: Call = ("on_finish", job, on_finish, Completion(job), delivered)
             if not (is_told_of and self._progress.keeps(job, call)):
                 calls.append(call)
         self._entrance.ended(jobs, own)
