@@ -6,6 +6,12 @@ No trio, no attrs: task workers load this module.
 from __future__ import annotations
 
 import pickle
+from typing import Final
+
+_MAPPED_FROM: Final = 128 * 1024
+_KEPT_UP_TO: Final = 4 * 1024 * 1024
+
+_expected = _MAPPED_FROM // 2
 
 
 def dump(value: object, what: str, max_task_size: int) -> bytes:
@@ -20,9 +26,27 @@ def dump(value: object, what: str, max_task_size: int) -> bytes:
     except (Exception, SystemExit, GeneratorExit) as exc:  # it runs code of the user's
         kind = type(value).__name__
         raise TypeError(f"{what} of type {kind} cannot be pickled: {exc}") from exc
+    if len(payload) > _expected:
+        expect_size(len(payload))
     if len(payload) > max_task_size:
         check_size(payload, what, max_task_size)
     return payload
+
+
+def expect_size(size: int) -> None:
+    """Have malloc keep memory for pickles of ``size`` bytes, and not map it afresh for each.
+
+    A page that is touched for the first time costs more than ten times as much as a copy of it.
+    glibc maps blocks of 128 KiB and more until one of that size is freed, and serves such blocks
+    from its heap from then on. But pickle asks for half more than it needs and gives back what is
+    over, so that the blocks that are freed are always too small for the next one. So one is freed
+    here, untouched, that is large enough. There is a limit, because the heap keeps as much as two
+    such blocks for good.
+    """
+    global _expected  # noqa: PLW0603  # malloc is the process's too
+    if _expected < size <= _KEPT_UP_TO // 2:
+        _expected = min(2 * size, _KEPT_UP_TO // 2)
+        bytes(2 * _expected)
 
 
 def check_size(payload: bytes, what: str, max_task_size: int) -> None:
