@@ -9,7 +9,7 @@ import argparse
 import statistics
 from typing import TYPE_CHECKING
 
-from benchmarks import ping, processes, tasks
+from benchmarks import ping
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("--rounds", type=int, default=5, help="medians are of so many [5]")
     rounds = parser.parse_args().rounds
-    for title, unit, case in (*ping.CASES, *tasks.CASES, *processes.CASES):
+    for title, unit, case in ping.CASES:
         print(f"\n{title} ({unit}, median of {rounds})")
         report(case, rounds)
 

@@ -57,17 +57,18 @@ class Space:
 
     def take(self, size: int) -> int | None:
         """Where the lowest part of ``size`` bytes that was free begins; None if there is none."""
-        at = 0
-        for index, start in enumerate(self._starts):
+        starts, ends = self._starts, self._ends
+        at = index = 0
+        for start in starts:
             if start - at >= size:
                 break
-            at = self._ends[index]
+            at = ends[index]
+            index += 1  # noqa: SIM113  # what `enumerate` does costs more
         else:
-            index = len(self._starts)
             if self._size - at < size:
                 return None
-        self._starts.insert(index, at)
-        self._ends.insert(index, -(-(at + size) // _ALIGNMENT) * _ALIGNMENT)
+        starts.insert(index, at)
+        ends.insert(index, (at + size + _ALIGNMENT - 1) & -_ALIGNMENT)
         return at
 
     def give_back(self, start: int) -> None:
@@ -96,20 +97,24 @@ class WorkerArena:
 
     def order_at(self, where: int) -> memoryview:
         """The body of an order, to be unpickled before its task is reported."""
-        start, size = _place_of(where)
+        size = where & _SIZE_MASK
+        at = _ORDERS + ((where & ~ELSEWHERE) >> _SIZE_BITS)
         expect_size(size)
-        return self._orders[_ORDERS + start : _ORDERS + start + size]
+        return self._orders[at : at + size]
 
     def place(self, body: bytes) -> int | None:
         """Put the body of a report here: what stands for its size; None if there is no room."""
-        start = self._space.take(len(body))
+        if self._head[_READ] != self._given_back:
+            self._take_back()
+        size = len(body)
+        start = self._space.take(size)
         if start is None:
             return None
         self._taken.append(start)
-        self._reports[start : start + len(body)] = body
-        return _where(start, len(body))
+        self._reports[start : start + size] = body
+        return ELSEWHERE | start << _SIZE_BITS | size
 
-    def take_back(self) -> None:
+    def _take_back(self) -> None:
         """Use the places of bodies that were read again."""
         read = self._head[_READ]
         self._fence()
@@ -139,14 +144,15 @@ class Arena:
 
     def place(self, seq: int, body: bytes) -> int | None:
         """Put the body of order ``seq`` here: what stands for its size; None without room."""
-        start = self._space.take(len(body))
+        size = len(body)
+        start = self._space.take(size)
         if start is None:
             return None
         self.uses += 1
         self._taken[seq] = start
         at = _ORDERS + start
-        self._view[at : at + len(body)] = body
-        return _where(start, len(body))
+        self._view[at : at + size] = body
+        return ELSEWHERE | start << _SIZE_BITS | size
 
     def reported(self, seqs: Iterable[int]) -> None:
         """Use the places of orders ``seqs`` again, whose tasks have ended."""
@@ -162,17 +168,18 @@ class Arena:
         Raises:
           WireError: if it cannot be there.
         """
-        start, size = _place_of(where)
-        if start + size > REGION_SIZE:
+        size = where & _SIZE_MASK
+        at = _REPORTS + ((where & ~ELSEWHERE) >> _SIZE_BITS)
+        if at + size > ARENA_SIZE:
             raise WireError
         expect_size(size)
         self.uses += 1
-        return bytes(self._view[_REPORTS + start : _REPORTS + start + size])
+        return bytes(self._view[at : at + size])
 
-    def has_read(self) -> None:
-        """The worker may use the place of the report again that comes next in their order."""
+    def has_read(self, count: int) -> None:
+        """The worker may use the places of the next ``count`` reports, in their order, again."""
         self._fence()
-        self._read += 1
+        self._read += count
         self._head[_READ] = self._read
 
     def empty(self) -> None:
@@ -190,11 +197,3 @@ class Arena:
 def size_at(where: int) -> int:
     """The size of the body at a place."""
     return where & _SIZE_MASK
-
-
-def _where(start: int, size: int) -> int:
-    return ELSEWHERE | start << _SIZE_BITS | size
-
-
-def _place_of(where: int) -> tuple[int, int]:
-    return (where & ~ELSEWHERE) >> _SIZE_BITS, where & _SIZE_MASK

@@ -99,6 +99,8 @@ class Conversation:
         # cancel themselves.
         self._handed: set[int] = set()
         self._cancelled: set[int] = set()
+        # Bodies that were read in the arena, and the worker has not heard that.
+        self._fetched = 0
         self._stream: RecordStream[Report] = RecordStream(
             REPORT, self._check_header, self._fetch
         )
@@ -218,7 +220,7 @@ class Conversation:
         if size_at(where) > self._max_task_size + _OVERHEAD:
             raise WireError
         body = self._arena.report_at(where)
-        self._arena.has_read()
+        self._fetched += 1
         return body
 
     def _check_start(self, seq: int, status: int) -> None:
@@ -248,7 +250,11 @@ class Conversation:
         self.heard_at = monotonic()
         if not self._stream.is_garbled:
             try:
-                self._take(self._stream.feed(bytes(self._buffer[:size])))
+                reports: list[Report] = self._stream.feed(bytes(self._buffer[:size]))
+                if self._fetched:
+                    self._arena.has_read(self._fetched)
+                    self._fetched = 0
+                self._take(reports)
             except WireError:
                 self._stream.is_garbled = True
             if self._stream.is_garbled:

@@ -181,7 +181,6 @@ class Link:
             self.flush()
 
     def _place(self, body: bytes) -> int | None:
-        self._arena.take_back()
         where = self._arena.place(body)
         if where is None:
             self.flush()  # what lies there is to be read

@@ -46,7 +46,7 @@ def expect_size(size: int) -> None:
     global _expected  # noqa: PLW0603  # malloc is the process's too
     if _expected < size <= _KEPT_UP_TO // 2:
         _expected = min(2 * size, _KEPT_UP_TO // 2)
-        bytes(2 * _expected)
+        bytes(8 * _expected)
 
 
 def check_size(payload: bytes, what: str, max_task_size: int) -> None:
