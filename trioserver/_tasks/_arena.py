@@ -26,6 +26,7 @@ import mmap
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable  # noqa: TC003  # cheap, and needed to read the signature
+from contextlib import suppress
 from typing import Final
 
 from trioserver._tasks._payloads import expect_size
@@ -63,7 +64,7 @@ class Space:
             if start - at >= size:
                 break
             at = ends[index]
-            index += 1  # noqa: SIM113  # what `enumerate` does costs more
+            index += 1
         else:
             if self._size - at < size:
                 return None
@@ -183,9 +184,10 @@ class Arena:
         self._head[_READ] = self._read
 
     def empty(self) -> None:
-        """Give the pages back to the system; nothing may be under way."""
-        if hasattr(mmap, "MADV_REMOVE"):  # Linux; elsewhere they stay, which are not many
-            self._map.madvise(mmap.MADV_REMOVE, _ORDERS, 2 * REGION_SIZE)
+        """Give the pages back to the system, if it takes them; nothing may be under way."""
+        if hasattr(mmap, "MADV_REMOVE"):  # Linux
+            with suppress(OSError):  # it is for the memory's sake alone, and not every file can
+                self._map.madvise(mmap.MADV_REMOVE, _ORDERS, 2 * REGION_SIZE)
 
     def close(self) -> None:
         """Unmap it."""

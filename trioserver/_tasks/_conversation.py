@@ -84,6 +84,8 @@ class Conversation:
         self._sock = sock
         self._sender = Sender(sock, nursery)
         self._arena = arena
+        # Set while there is something in it, or may be.
+        self._has_large = trio.Event()
         self._max_task_size = max_task_size
         self._on_start = on_start
         self._on_reports = on_reports
@@ -101,9 +103,7 @@ class Conversation:
         self._cancelled: set[int] = set()
         # Bodies that were read in the arena, and the worker has not heard that.
         self._fetched = 0
-        self._stream: RecordStream[Report] = RecordStream(
-            REPORT, self._check_header, self._fetch
-        )
+        self._stream: RecordStream[Report] = RecordStream(REPORT, self._check_header, self._fetch)
         # To receive into, since `recv` would map and unmap that much memory every time.
         self._buffer = memoryview(bytearray(_RECEIVE_SIZE))
 
@@ -122,6 +122,7 @@ class Conversation:
             if size >= LARGE:
                 where = self._arena.place(job.seq, payload)
                 if where is not None:
+                    self._has_large.set()
                     small.append(pack(job.seq, job.id, job.attempt, job.kind, where))
                     continue
             small.append(pack(job.seq, job.id, job.attempt, job.kind, size))
@@ -168,14 +169,15 @@ class Conversation:
     async def empty_arena(self) -> None:
         """Give the memory of large bodies back whenever there have been none for a while."""
         arena = self._arena
-        emptied = 0
         while True:
-            uses = arena.uses
-            await trio.sleep(_QUIET_TIME)
+            await self._has_large.wait()
+            uses = -1
             # A worker that has nothing in hand writes nothing there.
-            if uses == arena.uses != emptied and not self._handed:
-                arena.empty()
-                emptied = uses
+            while uses != arena.uses or self._handed:
+                uses = arena.uses
+                await trio.sleep(_QUIET_TIME)
+            self._has_large = trio.Event()
+            arena.empty()
 
     def end(self) -> None:
         """The worker is dead: pass on what it had sent, and send nothing more."""
@@ -221,6 +223,7 @@ class Conversation:
             raise WireError
         body = self._arena.report_at(where)
         self._fetched += 1
+        self._has_large.set()
         return body
 
     def _check_start(self, seq: int, status: int) -> None:

@@ -200,9 +200,7 @@ class Page(_Mapping):
         """
         return self._progress.read(seqs)
 
-    def published(
-        self, fetch: Callable[[tuple[Any, ...]], bytes] | None = None
-    ) -> list[Report]:
+    def published(self, fetch: Callable[[tuple[Any, ...]], bytes] | None = None) -> list[Report]:
         """The reports that are finished and perhaps not sent; safe while the worker runs.
 
         Args:

@@ -146,7 +146,7 @@ class RecordStream(Generic[RecordT]):
             if stop > end:
                 try:
                     if fields[-1] >= ELSEWHERE and self._fetch is not None:
-                        records.append((*fields[:-1], self._fetch(fields)))  # type: ignore[arg-type]
+                        records.append((*fields[:-1], self._fetch(fields)))
                         at = body_at
                         continue
                     if self._check is not None:
