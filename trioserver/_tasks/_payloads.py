@@ -8,10 +8,13 @@ from __future__ import annotations
 import pickle
 from typing import Final
 
-_MAPPED_FROM: Final = 128 * 1024
-_KEPT_UP_TO: Final = 4 * 1024 * 1024
+_MIN_BLOCK: Final = 1024 * 1024
+_MAX_BLOCK: Final = 8 * 1024 * 1024
+_BLOCKS: Final = 4
+"""Pickles that a block has room for: one while it grows, and those of some tasks."""
 
-_expected = _MAPPED_FROM // 2
+# The largest size that malloc has been prepared for; smaller ones need nothing.
+_expected = 48 * 1024
 
 
 def dump(value: object, what: str, max_task_size: int) -> bytes:
@@ -44,9 +47,9 @@ def expect_size(size: int) -> None:
     such blocks for good.
     """
     global _expected  # noqa: PLW0603  # malloc is the process's too
-    if _expected < size <= _KEPT_UP_TO // 2:
-        _expected = min(2 * size, _KEPT_UP_TO // 2)
-        bytes(8 * _expected)
+    if size > _expected and _expected * _BLOCKS < _MAX_BLOCK:
+        _expected = 2 * size  # sizes that grow bit by bit need not come here each time
+        bytes(max(_MIN_BLOCK, min(_BLOCKS * size, _MAX_BLOCK)))
 
 
 def check_size(payload: bytes, what: str, max_task_size: int) -> None:
