@@ -84,10 +84,10 @@ def crash() -> None:
 
 
 def spoil_the_page() -> NoReturn:
-    """Overwrite whatever shared memory there is, and die."""
+    """Overwrite whatever shared memory can be written, and die."""
     with open("/proc/self/maps") as maps, open("/proc/self/mem", "r+b", buffering=0) as memory:
         for line in maps:
-            if "trioserver-task-worker" in line:
+            if "trioserver-task-worker" in line and " rw" in line:
                 start, end = (int(text, 16) for text in line.split()[0].split("-"))
                 memory.seek(start)
                 memory.write(b"\xff" * (end - start))

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from typing import TYPE_CHECKING
 
 import pytest
 
+from trioserver._tasks._arena import LARGE, REGION_SIZE, Arena, WorkerArena
 from trioserver._tasks._conversation import Conversation
 from trioserver._tasks._job import Job
-from trioserver._tasks._wire import ORDER, REPORT, Answer, Kind, Order, RecordStream, Status
+from trioserver._tasks._recorder import create_page
+from trioserver._tasks._wire import (
+    ELSEWHERE,
+    ORDER,
+    REPORT,
+    Answer,
+    Kind,
+    Order,
+    RecordStream,
+    Status,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +38,9 @@ class Talk:
         ours, self.worker = socket.socketpair()
         ours.setblocking(False)
         self.ours = ours
+        fd = create_page()
+        self.arena, self.workers_arena = Arena(fd), WorkerArena(fd)
+        os.close(fd)
 
     def say(self, *records: bytes) -> None:
         """Have the worker say this, and die; seqs 1 to 4 are handed over, and 2 is cancelled."""
@@ -37,6 +52,7 @@ class Talk:
         conversation = Conversation(
             self.ours,
             None,  # type: ignore[arg-type]  # the socket has room for all of this
+            self.arena,
             max_task_size=MAX_TASK_SIZE,
             on_start=lambda status, _: self.heard.append(("start", status)),
             on_reports=lambda reports: self.heard.append(("ends", *[r[0] for r in reports])),
@@ -59,10 +75,16 @@ def talk() -> Iterator[Talk]:
     yield talk
     talk.ours.close()
     talk.worker.close()
+    talk.arena.close()
 
 
 def said(seq: int, status: int, body: bytes = b"", size: int | None = None) -> bytes:
     return REPORT.pack(seq, status, 1.0, 2.0, len(body) if size is None else size) + body
+
+
+def elsewhere(start: int, size: int) -> int:
+    """What says that a body is in the arena."""
+    return ELSEWHERE | start << 32 | size
 
 
 def test_orders_go_out_in_their_order(talk: Talk) -> None:
@@ -117,6 +139,14 @@ def test_what_comes_together_is_passed_on_in_its_order(talk: Talk) -> None:
         said(3, Status.CRASHED),
         said(3, Status.TIMED_OUT),
         said(3, 99),
+        said(3, Status.OK, size=elsewhere(REGION_SIZE - LARGE, LARGE + 1)),  # beyond the end
+        said(3, Status.OK, size=elsewhere(REGION_SIZE, 1)),
+        said(3, Status.OK, size=elsewhere(2**31 - 1, 2**32 - 1)),
+        said(3, Status.OK, size=elsewhere(0, MAX_TASK_SIZE + 1024 * 1024 + 1)),
+        said(9, Status.OK, size=elsewhere(0, LARGE)),
+        said(3, Status.CRASHED, size=elsewhere(0, LARGE)),
+        said(3, Status.POST, size=elsewhere(0, LARGE)),
+        said(0, Status.READY, size=elsewhere(0, LARGE)),
     ],
 )
 def test_what_cannot_be_is_not_believed(talk: Talk, words: bytes) -> None:

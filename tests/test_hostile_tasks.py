@@ -42,11 +42,15 @@ def truncate_all() -> str:
 
 
 def scribble(fill: int) -> str:
-    """Overwrite the flight recorder."""
+    """Overwrite the flight recorder, and large results; what is given to others is read-only."""
+    refused = 0
     for found in gc.get_objects():
         if isinstance(found, mmap.mmap):
-            found[:] = bytes([fill]) * len(found)
-    return "done"
+            try:
+                found[:] = bytes([fill]) * len(found)
+            except TypeError:
+                refused += 1
+    return "done" if refused == 1 else f"{refused} were refused"
 
 
 def shout(what: bytes) -> str:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from trioserver._sending import WORTH_A_COPY, Sender
+from trioserver._tasks._arena import LARGE, size_at
 from trioserver._tasks._wire import (
     ORDER,
     REPORT,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Collection, Sequence
 
+    from trioserver._tasks._arena import Arena
     from trioserver._tasks._job import Job
 
 _RECEIVE_SIZE: Final = 256 * 1024
@@ -44,6 +46,8 @@ _OK: Final = int(Status.OK)
 _POST: Final = int(Status.POST)
 _CANCELLED: Final = int(Status.CANCELLED)
 _INF: Final = math.inf
+_QUIET_TIME: Final = 1.0
+"""Seconds without large bodies after which their memory is given back."""
 _OF_STARTS: Final = frozenset({Status.READY, Status.START_FAILED})
 
 
@@ -53,6 +57,7 @@ class Conversation:
     Args:
       sock: Its connection, non-blocking; closed by whoever opened it.
       nursery: Where what the socket has no room for is written.
+      arena: Where large bodies lie.
       max_task_size: Bytes of a task's data, and of its result, at the most.
       on_start: Called once, with `Status.READY` or with `Status.START_FAILED` and a traceback.
       on_reports: Called with the reports of ended jobs as they come.
@@ -67,6 +72,7 @@ class Conversation:
         self,
         sock: socket.socket,
         nursery: trio.Nursery,
+        arena: Arena,
         *,
         max_task_size: int,
         on_start: Callable[[int, bytes], None],
@@ -77,6 +83,9 @@ class Conversation:
     ) -> None:
         self._sock = sock
         self._sender = Sender(sock, nursery)
+        self._arena = arena
+        # Set while there is something in it, or may be.
+        self._has_large = trio.Event()
         self._max_task_size = max_task_size
         self._on_start = on_start
         self._on_reports = on_reports
@@ -92,7 +101,9 @@ class Conversation:
         # cancel themselves.
         self._handed: set[int] = set()
         self._cancelled: set[int] = set()
-        self._stream: RecordStream[Report] = RecordStream(REPORT, self._check_header)
+        # Bodies that were read in the arena, and the worker has not heard that.
+        self._fetched = 0
+        self._stream: RecordStream[Report] = RecordStream(REPORT, self._check_header, self._fetch)
         # To receive into, since `recv` would map and unmap that much memory every time.
         self._buffer = memoryview(bytearray(_RECEIVE_SIZE))
 
@@ -108,6 +119,12 @@ class Conversation:
         for job in jobs:
             payload = job.payload
             size = len(payload)
+            if size >= LARGE:
+                where = self._arena.place(job.seq, payload)
+                if where is not None:
+                    self._has_large.set()
+                    small.append(pack(job.seq, job.id, job.attempt, job.kind, where))
+                    continue
             small.append(pack(job.seq, job.id, job.attempt, job.kind, size))
             if size < WORTH_A_COPY:
                 small.append(payload)
@@ -149,6 +166,19 @@ class Conversation:
             except BlockingIOError:
                 continue
 
+    async def empty_arena(self) -> None:
+        """Give the memory of large bodies back whenever there have been none for a while."""
+        arena = self._arena
+        while True:
+            await self._has_large.wait()
+            uses = -1
+            # A worker that has nothing in hand writes nothing there.
+            while uses != arena.uses or self._handed:
+                uses = arena.uses
+                await trio.sleep(_QUIET_TIME)
+            self._has_large = trio.Event()
+            arena.empty()
+
     def end(self) -> None:
         """The worker is dead: pass on what it had sent, and send nothing more."""
         self._sender.hang_up()
@@ -185,6 +215,17 @@ class Conversation:
         if size > self._max_task_size + _OVERHEAD:
             raise WireError
 
+    def _fetch(self, fields: tuple[Any, ...]) -> bytes:
+        """The body of a report that is elsewhere, which was checked."""
+        self.check(fields)
+        where = fields[-1]
+        if size_at(where) > self._max_task_size + _OVERHEAD:
+            raise WireError
+        body = self._arena.report_at(where)
+        self._fetched += 1
+        self._has_large.set()
+        return body
+
     def _check_start(self, seq: int, status: int) -> None:
         if seq != 0 or status not in _OF_STARTS or self._has_started:
             raise WireError
@@ -212,7 +253,11 @@ class Conversation:
         self.heard_at = monotonic()
         if not self._stream.is_garbled:
             try:
-                self._take(self._stream.feed(bytes(self._buffer[:size])))
+                reports: list[Report] = self._stream.feed(bytes(self._buffer[:size]))
+                if self._fetched:
+                    self._arena.has_read(self._fetched)
+                    self._fetched = 0
+                self._take(reports)
             except WireError:
                 self._stream.is_garbled = True
             if self._stream.is_garbled:
@@ -261,6 +306,7 @@ class Conversation:
         if reports:
             seqs = [report[0] for report in reports]
             self._handed.difference_update(seqs)
+            self._arena.reported(seqs)
             if self._cancelled:
                 self._cancelled.difference_update(seqs)
             self._on_reports(reports)

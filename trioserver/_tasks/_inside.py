@@ -23,6 +23,7 @@ from typing import NoReturn
 
 from trioserver._importing import instantiate, is_async, load_object
 from trioserver._stack_signal import show_stack_on_signal
+from trioserver._tasks._arena import WorkerArena
 from trioserver._tasks._leaving import leave
 from trioserver._tasks._lifeline import keep_from_children
 from trioserver._tasks._link import Disconnected, Link
@@ -104,9 +105,9 @@ def _connect(address: str, token: bytes, max_task_size: int) -> Link:
     _, (page_fd, stack_fd), _, _ = socket.recv_fds(sock, 1, 2)
     keep_from_children(stack_fd)
     show_stack_on_signal(stack_fd)
-    recorder = Recorder(page_fd)
+    recorder, arena = Recorder(page_fd), WorkerArena(page_fd)
     os.close(page_fd)
-    return Link(sock, recorder, max_task_size)
+    return Link(sock, recorder, arena, max_task_size)
 
 
 def _say(link: Link, status: Status, body: bytes) -> None:

@@ -22,14 +22,17 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Container  # noqa: TC003  # cheap, and needed to read signatures
-from typing import Final
+from typing import Any, Final
 
+from trioserver._tasks._arena import LARGE, WorkerArena
 from trioserver._tasks._payloads import check_size
 from trioserver._tasks._recorder import Recorder  # noqa: TC001  # the same
 from trioserver._tasks._task import id_of_posted
 from trioserver._tasks._wire import ORDER, REPORT, Kind, Order, RecordStream, Status
 
 _RECEIVE_SIZE: Final = 256 * 1024
+_SEND_AT: Final = 256 * 1024
+"""Bytes of large results after which they are sent: who waits for them can begin to read."""
 _DOORBELL: Final = REPORT.pack(0, Status.PROGRESS, 0.0, 0.0, 0)
 
 
@@ -51,11 +54,17 @@ class Link:
     Args:
       sock: Connected, and blocking.
       recorder: The worker's flight recorder.
+      arena: Where large bodies lie.
       max_task_size: Bytes of a task's pickled data and result at the most.
     """
 
-    def __init__(self, sock: socket.socket, recorder: Recorder, max_task_size: int) -> None:
+    def __init__(
+        self, sock: socket.socket, recorder: Recorder, arena: WorkerArena, max_task_size: int
+    ) -> None:
         self.recorder = recorder
+        self._arena = arena
+        # Bytes of large results that are not sent.
+        self._unsent = 0
         self.max_task_size = max_task_size
         self.orders: deque[Order] = deque()
         """What was received and is still to be run, in its order."""
@@ -69,7 +78,7 @@ class Link:
         self._sock = sock
         self._pid = os.getpid()
         self._loop_thread = threading.get_ident()
-        self._stream: RecordStream[Order] = RecordStream(ORDER)
+        self._stream: RecordStream[Order] = RecordStream(ORDER, fetch=self._fetch)
         self._is_torn = False
         self._sending = threading.Lock()
         # Held to look at what follows, but not while a thread waits in `recv`.
@@ -147,6 +156,9 @@ class Link:
             else:
                 self.orders.append(order)
 
+    def _fetch(self, fields: tuple[Any, ...]) -> memoryview:
+        return self._arena.order_at(fields[-1])
+
     def _answered(self, answer: Order) -> None:
         for post in self._posts:
             if post.seq == answer[0]:
@@ -158,9 +170,23 @@ class Link:
 
     def report(self, seq: int, status: int, begun: float, ran: float, body: bytes) -> None:
         """Publish a report, to be sent with the next `flush` at the latest."""
-        record = REPORT.pack(seq, status, begun, ran, len(body)) + body
+        where = self._place(body) if len(body) >= LARGE else None
+        if where is None:
+            record = REPORT.pack(seq, status, begun, ran, len(body)) + body
+        else:
+            record = REPORT.pack(seq, status, begun, ran, where)
         if not self.recorder.publish(record):
             self.report_what_has_no_room(record)
+        if self._unsent >= _SEND_AT:
+            self.flush()
+
+    def _place(self, body: bytes) -> int | None:
+        where = self._arena.place(body)
+        if where is None:
+            self.flush()  # what lies there is to be read
+        else:
+            self._unsent += len(body)
+        return where
 
     def report_what_has_no_room(self, record: bytes) -> None:
         """Report what the recorder did not publish."""
@@ -175,6 +201,7 @@ class Link:
             self.send(reports)
             reports.release()
             self.recorder.clear()
+            self._unsent = 0
 
     def send(self, data: bytes | memoryview) -> None:
         """Send whole records."""
@@ -252,7 +279,7 @@ class Link:
         self._receive_until(lambda: post.answer)
         assert post.answer is not None, "it was waited for"
         _, task_id, verdict, _, reason = post.answer
-        return id_of_posted(verdict, task_id, reason.decode())
+        return id_of_posted(verdict, task_id, bytes(reason).decode())
 
     def _refuse_in_fork(self) -> None:
         if os.getpid() != self._pid:

@@ -25,10 +25,11 @@ from __future__ import annotations
 import math
 import mmap
 import threading
-from collections.abc import Iterable  # noqa: TC003  # cheap, and needed to read the signature
-from typing import Final
+from collections.abc import Callable, Iterable  # noqa: TC003  # cheap, and needed to read signatures
+from typing import Any, Final
 
 from trioserver._shared_memory import create_shared_memory
+from trioserver._tasks._arena import ARENA_SIZE
 from trioserver._tasks._progress_page import (
     MAX_HANDED,
     PAGE_SIZE,
@@ -64,8 +65,11 @@ _RESULTS: Final = (_BEGUN_AT + MAX_HANDED) * 8
 
 
 def create_page() -> int:
-    """A descriptor of fresh shared memory that no file name leads to, for `Recorder` and `Page`."""
-    return create_shared_memory("trioserver-task-worker", PAGE_SIZE)
+    """A descriptor of fresh shared memory that no file name leads to, for `Recorder` and `Page`.
+
+    Behind the page there is room for large bodies (see `_arena`).
+    """
+    return create_shared_memory("trioserver-task-worker", PAGE_SIZE + ARENA_SIZE)
 
 
 class _Mapping:
@@ -196,8 +200,15 @@ class Page(_Mapping):
         """
         return self._progress.read(seqs)
 
-    def published(self) -> list[Report]:
-        """The reports that are finished and perhaps not sent; safe while the worker runs."""
+    def published(self, fetch: Callable[[tuple[Any, ...]], bytes] | None = None) -> list[Report]:
+        """The reports that are finished and perhaps not sent; safe while the worker runs.
+
+        Args:
+          fetch: Where bodies are that are not on the page; raises `WireError`.
+
+        Raises:
+          PageError: if there are no reports there.
+        """
         generation, size = divmod(self._words[_PUBLISHED], _GENERATION)
         if size > RECORD_SIZE - _RESULTS:
             raise PageError
@@ -205,7 +216,7 @@ class Page(_Mapping):
         self._fence()
         if self._words[_PUBLISHED] // _GENERATION != generation:
             return []
-        stream: RecordStream[Report] = RecordStream(REPORT)
+        stream: RecordStream[Report] = RecordStream(REPORT, fetch=fetch)
         reports = stream.feed(data)
         if stream.held:
             raise PageError

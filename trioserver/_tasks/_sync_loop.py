@@ -8,6 +8,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+from trioserver._tasks._arena import LARGE
 from trioserver._tasks._leaving import leave
 from trioserver._tasks._lifeline import is_forked
 from trioserver._tasks._running_orders import run_order
@@ -56,8 +57,11 @@ def run_one_by_one(link: Link, worker_id: int, on_task: OnTask) -> None:
             leave(0)
         end(seq)
         ran = monotonic() - begun
-        record = pack(seq, status, begun, ran, len(body)) + body
-        if not publish(record):  # what `Link.report` does, without the call
-            link.report_what_has_no_room(record)
+        if len(body) >= LARGE:
+            link.report(seq, status, begun, ran, body)
+        else:
+            record = pack(seq, status, begun, ran, len(body)) + body
+            if not publish(record):  # what `Link.report` does, without the call
+                link.report_what_has_no_room(record)
         if ran >= SEND_AT_ONCE_AFTER:
             link.flush()

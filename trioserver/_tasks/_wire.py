@@ -15,7 +15,7 @@ from __future__ import annotations
 import enum
 import struct
 from collections.abc import Callable  # noqa: TC003  # cheap, and needed to read the signature
-from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 # seq, task id, attempt, kind, bytes of the body
 ORDER = struct.Struct("=QQIBQ")
@@ -23,6 +23,8 @@ ORDER = struct.Struct("=QQIBQ")
 REPORT = struct.Struct("=QBddQ")
 # a worker's first bytes: its token and pid
 HELLO = struct.Struct("=32sI")
+ELSEWHERE: Final = 1 << 63
+"""What is no smaller than this is no size, but says where the body is (see `_arena`)."""
 
 
 class Kind(enum.IntEnum):
@@ -78,7 +80,7 @@ class Status(enum.IntEnum):
 
 
 # Plain tuples: one is made for every task in each direction, and a named tuple costs twice as much.
-Order: TypeAlias = tuple[int, int, int, int, bytes]
+Order: TypeAlias = "tuple[int, int, int, int, bytes | memoryview]"
 """seq, task id, attempt, `Kind`, body"""
 Report: TypeAlias = tuple[int, int, float, float, bytes]
 """seq, `Status`, begun (CLOCK_MONOTONIC), seconds that it ran, body"""
@@ -97,15 +99,21 @@ class RecordStream(Generic[RecordT]):
       header: Of each record; its last field is the size of the body.
       check: Called with the fields of a header whose body is still to come, since a wrong size
         would be waited for without end; raises `WireError`.
+      fetch: Called with the fields of a header whose body is elsewhere: what that is; raises
+        `WireError`.
     """
 
-    __slots__ = ("_check", "_chunks", "_header", "_held", "_needed", "is_garbled")
+    __slots__ = ("_check", "_chunks", "_fetch", "_header", "_held", "_needed", "is_garbled")
 
     def __init__(
-        self, header: struct.Struct, check: Callable[[tuple[Any, ...]], None] | None = None
+        self,
+        header: struct.Struct,
+        check: Callable[[tuple[Any, ...]], None] | None = None,
+        fetch: Callable[[tuple[Any, ...]], bytes | memoryview] | None = None,
     ) -> None:
         self._header = header
         self._check = check
+        self._fetch = fetch
         self.is_garbled = False
         self._chunks: list[bytes] = []
         self._held = 0
@@ -136,12 +144,16 @@ class RecordStream(Generic[RecordT]):
             body_at = at + header_size
             stop = body_at + fields[-1]
             if stop > end:
-                self._needed = stop - at
-                if self._check is not None:
-                    try:
+                try:
+                    if fields[-1] >= ELSEWHERE and self._fetch is not None:
+                        records.append((*fields[:-1], self._fetch(fields)))
+                        at = body_at
+                        continue
+                    if self._check is not None:
                         self._check(fields)
-                    except WireError:
-                        self.is_garbled = True
+                except WireError:
+                    self.is_garbled = True
+                self._needed = stop - at
                 break
             # Unpacking with a star costs more than all the rest of this loop.
             records.append(fields[:-1] + (held[body_at:stop],))  # noqa: RUF005

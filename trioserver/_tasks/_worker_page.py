@@ -9,11 +9,13 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
+from trioserver._tasks._arena import Arena
 from trioserver._tasks._recorder import Page, PageError, create_page
 from trioserver._tasks._wire import WireError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import Any
 
     from trioserver._tasks._wire import Report
 
@@ -33,6 +35,8 @@ class WorkerPage:
         self._worker_id = worker_id
         try:
             self._page = Page(self.fd)
+            self.arena = Arena(self.fd)
+            """Where large bodies are."""
         except BaseException:
             os.close(self.fd)
             raise
@@ -60,7 +64,7 @@ class WorkerPage:
           check: Raises `WireError` for a report that cannot be.
         """
         try:
-            reports = self._page.published()
+            reports = self._page.published(self._fetch)
             for report in reports:
                 check(report)
         except (PageError, WireError):
@@ -80,6 +84,10 @@ class WorkerPage:
         """Give back the memory and its descriptor."""
         os.close(self.fd)
         self._page.close()
+        self.arena.close()
+
+    def _fetch(self, fields: tuple[Any, ...]) -> bytes:
+        return self.arena.report_at(fields[-1])
 
     def _complain(self) -> None:
         if not self._is_spoilt:

@@ -226,6 +226,7 @@ class WorkerProcess:
             self._conversation = Conversation(
                 self._sock,
                 nursery,
+                page.arena,
                 max_task_size=self._max_task_size,
                 on_start=self._has_started,
                 on_reports=self._on_reports,
@@ -234,6 +235,7 @@ class WorkerProcess:
                 on_garbled=self._is_garbled,
             )
             nursery.start_soon(self._watch_start)
+            nursery.start_soon(self._conversation.empty_arena)
             await self._conversation.listen()
         with trio.move_on_after(_DEATH_TIME):
             await self._ended.wait()
