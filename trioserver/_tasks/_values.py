@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 _UNSET = object()
+_OK: Final = int(Status.OK)  # a plain number is compared faster
 
 
 @final
@@ -116,8 +117,8 @@ class Completion:
         if self._error is not None or self._result is not _UNSET:
             return
         assert self._job.status is not None, "a completion is made of a job that has ended"
-        status, body = Status(self._job.status), self._job.body
-        if status == Status.OK:
+        status, body = self._job.status, self._job.body
+        if status == _OK:
             try:
                 self._result = _loads(body)
             except BaseException as exc:  # noqa: BLE001  # unpickling runs code of the user's, which may even exit
