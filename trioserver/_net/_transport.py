@@ -78,27 +78,33 @@ class SocketTransport:
         self.peername = _peername(sock)
 
     async def receive_some(self, max_bytes: int) -> bytes:
+        while (data := self.receive_nowait(max_bytes)) is None:
+            await self._watch.wait_readable()
+        return data
+
+    def receive_nowait(self, max_bytes: int) -> bytes | None:
+        """As `receive_some`, but None where that would wait."""
         watch = self._watch
-        while True:
+        if self._is_stopped:
+            if not self._has_last_read:
+                raise ReadingStopped
+            self._has_last_read = False
+        elif not watch.is_readable:
+            return None
+        watch.is_readable = False
+        try:
+            data = self._sock.recv(max_bytes)
+        except BlockingIOError:
             if self._is_stopped:
-                if not self._has_last_read:
-                    raise ReadingStopped
-                self._has_last_read = False
-                watch.is_readable = True
-            if watch.is_readable:
-                watch.is_readable = False
-                try:
-                    data = self._sock.recv(max_bytes)
-                except BlockingIOError:
-                    continue
-                except OSError as exc:
-                    raise trio.BrokenResourceError("the connection was reset") from exc
-                if len(data) == max_bytes or watch.is_hung_up:
-                    watch.is_readable = True
-                if not data:
-                    self._at_eof = True
-                return data
-            await watch.wait_readable()
+                raise ReadingStopped from None
+            return None
+        except OSError as exc:
+            raise trio.BrokenResourceError("the connection was reset") from exc
+        if len(data) == max_bytes or watch.is_hung_up:
+            watch.is_readable = True
+        if not data:
+            self._at_eof = True
+        return data
 
     def stop_reading(self) -> None:
         self._is_stopped = True
