@@ -35,19 +35,25 @@ async def contained(
     """
     try:
         await async_fn(*args)
-    except BaseExceptionGroup as group:
-        passing, own = _divide(group)
+    except BaseException as exc:  # noqa: BLE001, ASYNC103  # what must pass is raised again
+        return contain(logger, name, exc)  # noqa: ASYNC104  # as above
+    return None
+
+
+def contain(logger: logging.Logger, name: object, exc: BaseException) -> BaseException:
+    """What `contained` does with what was raised; called where it is being handled."""
+    if isinstance(exc, BaseExceptionGroup):
+        passing, own = _divide(exc)
         if own is not None:
-            logger.error("%s raised", name, exc_info=own)  # noqa: TRY400  # a part of the group
+            logger.error("%s raised", name, exc_info=own)
         if passing is not None:
             raise passing from None
+        assert own is not None, "a group is not empty"
         return own
-    except BaseException as exc:  # noqa: ASYNC103  # what must pass is raised again
-        if _passes(exc):
-            raise
-        logger.exception("%s raised", name)
-        return exc  # noqa: ASYNC104  # as above
-    return None
+    if _passes(exc):
+        raise exc
+    logger.error("%s raised", name, exc_info=exc)
+    return exc
 
 
 def _passes(exc: BaseException) -> bool:

@@ -28,6 +28,14 @@ class Pacer:
             return trio.lowlevel.checkpoint_if_cancelled()  # noqa: ASYNC105  # one coroutine less
         return self.give_turn()
 
+    def is_due(self) -> bool:
+        """Whether the next `checkpoint` would yield."""
+        return perf_counter() >= self._yield_at
+
+    def note_turn(self) -> None:
+        """The caller has just yielded by itself."""
+        self._yield_at = perf_counter() + TURN
+
     async def give_turn(self) -> None:
         """Yield now."""
         await trio.lowlevel.checkpoint()

@@ -101,19 +101,41 @@ class Inbox:
                 continue
             finally:
                 self.is_waiting = False
-            if data:
-                # No checkpoint before the frames are out: cancelled there, they would be lost.
-                self._decoder.receive_data(data)
-                self._is_more_there = len(data) == READ_SIZE
-                frame = self._decode()
-            else:
-                self.is_at_eof = True
-                try:
-                    self._decoder.receive_eof()
-                except FramingError as exc:
-                    self.framing_error = exc
+            # No checkpoint before the frames are out: cancelled there, they would be lost.
+            self._is_more_there = len(data) == READ_SIZE
+            frame = self._decode_more(data)
         self.next_frame = self._decode()
         return frame
+
+    def receive_frame_nowait(self) -> bytes | None:
+        """The next frame if one read brings it; for a `SocketTransport`, and otherwise as above.
+
+        The budget is the caller's.
+
+        Raises:
+          trio.BrokenResourceError: if the client has reset the connection.
+        """
+        frame = self.next_frame
+        if frame is None:
+            if self.is_over:
+                return None
+            try:
+                data = self._transport.receive_nowait(READ_SIZE)
+            except ReadingStopped:
+                self.is_stopped = True
+                return None
+            if data is None:
+                return None
+            frame = self._decode_more(data)
+            if frame is None:
+                return None
+        self.next_frame = self._decode()
+        return frame
+
+    @property
+    def is_over(self) -> bool:
+        """Whether `next_frame` is the last one, or there is none any more."""
+        return self.is_at_eof or self.is_stopped or self.framing_error is not None
 
     async def receive_some(self, max_bytes: int) -> bytes:
         """Bytes past the decoder; none at the end, or if reading was stopped."""
@@ -129,6 +151,17 @@ class Inbox:
     def stop(self) -> None:
         """Read no more than has come by now; whole frames can still be received."""
         self._transport.stop_reading()
+
+    def _decode_more(self, data: bytes) -> bytes | None:
+        if data:
+            self._decoder.receive_data(data)
+            return self._decode()
+        self.is_at_eof = True
+        try:
+            self._decoder.receive_eof()
+        except FramingError as exc:
+            self.framing_error = exc
+        return None
 
     def _decode(self) -> bytes | None:
         """The next whole frame; an error waits until the frames before it are handled."""
