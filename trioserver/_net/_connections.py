@@ -164,11 +164,14 @@ class Connections:
 
     # Going: what a connection's life calls
 
-    async def handled(self, connection: Connection) -> None:
-        """Its callbacks have ended; returns when it may close."""
+    def handled(self, connection: Connection) -> None:
+        """Its callbacks have ended."""
         self._handled.discard(connection)
         if not self._handled:
             self._all_handled.set()
+
+    async def wait_may_close(self, connection: Connection) -> None:
+        """Until it may close."""
         if self._is_stopped and not self._is_closing:
             if not self._closes_one_by_one:
                 await connection.stay_open()

@@ -13,6 +13,7 @@ that (`greet`), if anything does, and one for what comes after it (`leave`).
 
 from __future__ import annotations
 
+import contextvars
 import logging
 from typing import TYPE_CHECKING, Final
 
@@ -43,7 +44,8 @@ async def live(connection: Connection, connections: Connections) -> None:
         callbacks = _call(connection, protocol, place)
         error = await contained(logger, place, connection.run_callbacks, callbacks)
         note_why(connection, protocol, place.callback, error)
-        await connections.handled(connection)
+        connections.handled(connection)
+        await connections.wait_may_close(connection)
     finally:
         # Cancelled or not: what follows ends at once then, but it does happen.
         await _end(connection, connections)  # noqa: ASYNC102
@@ -62,14 +64,14 @@ async def greet(
         error = await contained(logger, place, connection.run_callbacks, callbacks)
     finally:
         # ``on_receive`` sees the context variables that ``on_connect`` has set.
-        connection._context = trio.lowlevel.current_task().context
+        connection._context = contextvars.copy_context()
         go_on(connection, place.callback, error)
 
 
 async def leave(connection: Connection, connections: Connections) -> None:
-    """Live from the last frame on; `note_why` was called."""
+    """Live from the last frame on; `note_why` was called, and `Connections.handled`."""
     try:
-        await connections.handled(connection)
+        await connections.wait_may_close(connection)
     finally:
         await _end(connection, connections)  # noqa: ASYNC102  # as in `live`
 

@@ -111,6 +111,7 @@ class Relay:
         ):
             connections = self._connections
             note_why(connection, connections.protocol, callback, error)
+            connections.handled(connection)
             context, connection._context = connection._context, None
             assert context is not None, "it was with the relay"
             context.run(connections.nursery.start_soon, leave, connection, connections)
