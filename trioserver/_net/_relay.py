@@ -152,7 +152,7 @@ class Relay:
                 if task._cancel_status is not status:
                     error = self._contain(connection, RuntimeError("it left a cancel scope open"))
                 self.go_on(connection, _CALLBACK, error)
-                if self._baton is not scope or scope.cancel_called or error is not None:
+                if self._baton is not scope or connection._is_cancelled or error is not None:
                     return
                 if pacer.is_due():
                     break
