@@ -124,8 +124,8 @@ class Connection(trio.abc.HalfCloseableStream):
           trio.ClosedResourceError: if the connection was closed here.
           trio.BrokenResourceError: if the client has reset it.
         """
-        may_join = self._inbox.next_frame is not None
-        if may_join and self._outbox.has_joined:
+        outbox = self._outbox
+        if outbox.joined_size:
             # The first of those that are joined has yielded for all if it was time.
             await trio.lowlevel.checkpoint_if_cancelled()
         else:
@@ -134,11 +134,10 @@ class Connection(trio.abc.HalfCloseableStream):
             self._check_sending()
         if type(data) is not bytes:
             data = memoryview(data).tobytes()  # it may change while it waits; a number is refused
-        if may_join and self._outbox.join(data):
-            return
-        piece = self._outbox.put(data)
-        if piece is not None:
-            await self._outbox.wait_written(piece)
+        if self._inbox.next_frame is None or not outbox.join(data):
+            piece = outbox.put(data)
+            if piece is not None:
+                await outbox.wait_written(piece)
 
     async def send_frame(self, payload: bytes) -> None:
         """Send ``payload`` as one frame of the app's framing; otherwise as `send_all`.

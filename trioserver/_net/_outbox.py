@@ -69,12 +69,12 @@ class Outbox:
         "_is_closed",
         "_is_writing",
         "_joined",
-        "_joined_size",
         "_nursery",
         "_on_broken",
         "_pieces",
         "_transport",
         "has_processor",
+        "joined_size",
     )
 
     def __init__(
@@ -90,7 +90,8 @@ class Outbox:
         # Made when someone waits for it.
         self._emptied: trio.Event | None = None
         self._joined: list[bytes] = []
-        self._joined_size = 0
+        self.joined_size = 0
+        """Bytes that wait for `write_before_waiting`."""
         # Whether the callbacks' coroutine is running, so that whoever sends is part of it.
         self.has_processor = False
 
@@ -99,14 +100,9 @@ class Outbox:
         """Whether the peer takes nothing any more."""
         return self._error is not None
 
-    @property
-    def has_joined(self) -> bool:
-        """Whether something waits for `write_before_waiting`."""
-        return self._joined_size > 0
-
     def join(self, data: bytes) -> bool:
         """Keep ``data`` for `write_before_waiting`; False if it had better be sent."""
-        size = self._joined_size + len(data)
+        size = self.joined_size + len(data)
         if (
             not self.has_processor
             or self._pieces
@@ -116,7 +112,7 @@ class Outbox:
         ):
             return False
         self._joined.append(data)
-        self._joined_size = size
+        self.joined_size = size
         return True
 
     async def send_all(self, data: bytes) -> None:
@@ -131,7 +127,7 @@ class Outbox:
 
     def put(self, data: bytes) -> Piece | None:
         """Begin to `send_all`; what is left to `wait_written` for, if anything is."""
-        joined_size = self._joined_size
+        joined_size = self.joined_size
         if joined_size:
             data = self._take_joined() + data
         piece = self._put(data, joined_size)
@@ -157,7 +153,7 @@ class Outbox:
     def flush(self) -> None:
         """Write what is joined; never waits and never raises, since Trio's traps wait behind it."""
         if self._joined:
-            size = self._joined_size
+            size = self.joined_size
             self._put(self._take_joined(), size)
 
     def close(self) -> None:
@@ -229,7 +225,7 @@ class Outbox:
     def _take_joined(self) -> bytes:
         data = b"".join(self._joined)
         self._joined.clear()
-        self._joined_size = 0
+        self.joined_size = 0
         return data
 
     def _put(self, data: bytes, joined_size: int = 0) -> Piece | None:
