@@ -106,7 +106,7 @@ async def _release(connection: Connection) -> None:
 def note_why(
     connection: Connection, protocol: Protocol, callback: str, error: BaseException | None
 ) -> None:
-    """There is nothing more for the callbacks to do; say why, and close unless it may answer yet."""
+    """The callbacks have nothing more to do: say why, and close unless it may answer yet."""
     framing_error = connection._inbox.framing_error
     if error is not None:
         connection.begin_close(f"{callback} raised {name_of(error)}")

@@ -61,7 +61,7 @@ class Watch(Protocol):
     async def wait_writable(self) -> None:
         """Until ``is_writable``; raises as `wait_readable` does."""
 
-    enlisted: object
+    enlisted: object | None
     """Appended to `EpollReadiness.ready` at the next edge or interrupt, and forgotten."""
 
     def interrupt(self) -> None:
@@ -86,7 +86,7 @@ class Readiness(Protocol):
 
 @contextmanager
 def make_readiness() -> Iterator[Readiness]:
-    """The best way that this system has; if that is an epoll, someone has to `EpollReadiness.run`."""
+    """The best way that this system has; who makes it runs it, if it is an `EpollReadiness`."""
     if HAS_EPOLL:
         with select.epoll() as epoll, closing(_Bell(epoll)) as bell:
             yield EpollReadiness(epoll, bell)
@@ -219,7 +219,7 @@ class _EpollWatch:
     async def wait_readable(self) -> None:
         if self.is_readable:
             return
-        if self._reader is not None:
+        if self._reader is not None or self.enlisted is not None:
             raise trio.BusyResourceError("another task is receiving on this connection")
         self._reader = trio.lowlevel.current_task()
         await trio.lowlevel.wait_task_rescheduled(self._abort_reader)

@@ -118,7 +118,9 @@ class Relay:
         elif is_frame_here:
             self._readiness.append(connection)
         else:
-            connection._transport.enlist(self._readiness, connection)
+            connection._transport.enlist(  # type: ignore[attr-defined]  # a SocketTransport
+                self._readiness, connection
+            )
 
     @types.coroutine
     def _call(self, scope: trio.CancelScope, status: object) -> Generator[Any, Any, None]:
@@ -131,26 +133,25 @@ class Relay:
                 connection = ready.popleft()
                 connection._scope = scope
                 outbox, context = connection._outbox, connection._context
+                assert context is not None, "only what is on the relay is in its queue"
                 callbacks = self._handle(connection)
                 error = None
                 outbox.has_processor = True
                 try:
-                    trap = context.run(callbacks.send, None)
-                except StopIteration:
-                    outbox.has_processor = False
-                except BaseException as exc:
-                    outbox.has_processor = False
-                    error = self._contain(connection, exc)
-                else:
-                    outbox.has_processor = False
-                    # It waits. Until it is told to Trio nothing may fail, see `Outbox`.
-                    self._pass_baton()
                     try:
-                        yield from outbox.write_before_waiting(callbacks, context.run, trap)
-                    except BaseException as exc:
-                        error = self._contain(connection, exc)
-                if task._cancel_status is not status:
-                    error = self._contain(connection, RuntimeError("it left a cancel scope open"))
+                        trap = context.run(callbacks.send, None)
+                    finally:
+                        outbox.has_processor = False
+                    # It waits. Until Trio knows, nothing may go wrong: see `write_before_waiting`.
+                    self._pass_baton()
+                    yield from outbox.write_before_waiting(callbacks, context.run, trap)
+                except StopIteration:
+                    pass  # it has returned, as nearly all do
+                except BaseException as exc:  # noqa: BLE001, ASYNC103  # `_contain` raises what passes
+                    error = self._contain(connection, exc)
+                if error is None and task._cancel_status is not status:
+                    # The next callback would be cancelled with that scope.
+                    error = self._contain(connection, RuntimeError("a cancel scope was left open"))
                 self.go_on(connection, _CALLBACK, error)
                 if self._baton is not scope or connection._is_cancelled or error is not None:
                     return
@@ -175,7 +176,7 @@ class Relay:
 
     async def _handle(self, connection: Connection) -> None:
         """Call ``on_receive`` for frames that are here or that one read brings."""
-        if connection._is_cancelled:
+        if connection._is_closed or connection._is_cancelled:
             return
         inbox, on_receive = connection._inbox, self._on_receive
         try:
@@ -197,9 +198,9 @@ class Relay:
         try:
             try:
                 with endings_left_out(connection, place):
-                    raise exc
-            except BaseException as rest:  # noqa: BLE001  # what must pass is raised again
-                return contain(logger, place, rest)
+                    raise exc  # noqa: TRY301  # where a `with` hears of it
+            except BaseException as rest:  # noqa: BLE001, ASYNC103  # `contain` raises what passes
+                return contain(logger, place, rest)  # noqa: ASYNC104  # as above
         except BaseException:
             connection.cancel_callbacks()
             self.go_on(connection, _CALLBACK)
