@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 import trio.testing
-from net import Seen, logged, receive_all, receive_exactly, reset, serving
+from net import Seen, logged, receive_all, receive_exactly, reset, serving, tcp_pair
 
 from trioserver._net import _relay
 
@@ -148,9 +148,7 @@ async def test_context_variables_belong_to_a_connection() -> None:
 
 
 @pytest.mark.parametrize("waits", [False, True])
-async def test_a_scope_that_is_left_open(
-    caplog: pytest.LogCaptureFixture, *, waits: bool
-) -> None:
+async def test_a_scope_that_is_left_open(caplog: pytest.LogCaptureFixture, *, waits: bool) -> None:
     """It costs its own connection, and to cancel it ends nothing of others."""
     scopes: list[trio.CancelScope] = []
 
@@ -167,7 +165,7 @@ async def test_a_scope_that_is_left_open(
     seen = Seen()
     async with serving(on_receive=on_receive, on_close=seen.on_close, may_fail=True) as net:
         other, spoiling = net.connect(), net.connect()
-        await spoiling.send_all(b"spoil\nnever\n")
+        await spoiling.send_all(b"spoil\n")
         assert await receive_all(spoiling) == b""
         await seen.wait("on_receive raised RuntimeError")
         scopes[0].cancel()
@@ -212,14 +210,16 @@ async def test_closed_while_it_is_ready() -> None:
             if other is not stream:
                 await other.aclose()
 
-    async with serving(
-        on_connect=on_connect, on_receive=on_receive, on_close=seen.on_close
-    ) as net:
-        clients = [net.connect(), net.connect()]
+    async with serving(on_connect=on_connect, on_receive=on_receive, on_close=seen.on_close) as net:
+        pairs = [tcp_pair(), tcp_pair()]
+        for _, theirs in pairs:
+            net.connections.add_socket(theirs)
         await trio.testing.wait_all_tasks_blocked()
-        for client in clients:
-            client.socket.send(b"x\n")  # type: ignore[attr-defined]  # both before anybody runs
+        for ours, _ in pairs:
+            ours.send(b"x\n")  # both before anybody runs
         await seen.wait("closed by the server")
+        for ours, _ in pairs:
+            ours.close()
         assert sum(isinstance(event, tuple) for event in seen) == 1
 
 
@@ -232,12 +232,11 @@ async def test_cancelled_from_outside() -> None:
         if frame == b"wait":
             await trio.sleep_forever()
 
-    with trio.CancelScope() as scope:
-        async with serving(on_receive=on_receive, on_close=seen.on_close) as net:
-            for text in (b"wait", b"rest", b"wait", b"rest"):
-                await net.connect().send_all(text + b"\n")
-            await trio.testing.wait_all_tasks_blocked()
-            scope.cancel()
-            await trio.sleep_forever()
+    async with serving(on_receive=on_receive, on_close=seen.on_close) as net:
+        for text in (b"wait", b"rest", b"wait", b"rest"):
+            await net.connect().send_all(text + b"\n")
+        await trio.testing.wait_all_tasks_blocked()
+        net.connections.nursery.cancel_scope.cancel()
+        await trio.sleep_forever()
 
     assert seen.events.count("server stopped") == 4
