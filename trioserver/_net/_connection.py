@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVarTuple, final
 import trio
 
 from trioserver._net._background import Background
+from trioserver._net._cancelling import is_cancelled
 from trioserver._net._frame_limit import CountedInbox
 from trioserver._net._inbox import READ_SIZE, Frames, Inbox
 from trioserver._net._outbox import Outbox
@@ -125,10 +126,8 @@ class Connection(trio.abc.HalfCloseableStream):
           trio.BrokenResourceError: if the client has reset it.
         """
         outbox = self._outbox
-        if outbox.joined_size:
-            # The first of those that are joined has yielded for all if it was time.
-            await trio.lowlevel.checkpoint_if_cancelled()
-        else:
+        # The first of those that are joined has yielded for all if it was time.
+        if not outbox.joined_size or is_cancelled():
             await self._connections.pacer.checkpoint()
         if self._is_closed or self._is_sending_over:
             self._check_sending()

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 import trio
 
 from trioserver._guard import contain
+from trioserver._net._cancelling import innermost_scope
 from trioserver._net._endings import endings_left_out
 from trioserver._net._inbox import FRAME_BUDGET
 from trioserver._net._life import Place, leave, note_why
@@ -76,11 +77,11 @@ class Relay:
             scope = self._baton = trio.CancelScope()
             try:
                 with scope:
-                    status = task._cancel_status
+                    innermost = innermost_scope(task)
                     try:
-                        await self._call(scope, status)
+                        await self._call(scope, innermost)
                     finally:
-                        is_spoilt = task._cancel_status is not status
+                        is_spoilt = innermost_scope(task) is not innermost
             except RuntimeError:
                 # The scope says that there is another one inside, and drops it.
                 if not is_spoilt:
@@ -123,7 +124,7 @@ class Relay:
             )
 
     @types.coroutine
-    def _call(self, scope: trio.CancelScope, status: object) -> Generator[Any, Any, None]:
+    def _call(self, scope: trio.CancelScope, innermost: object) -> Generator[Any, Any, None]:
         """Call callbacks until the baton is passed, or ``scope`` is used up."""
         ready, pacer = self._ready, self._connections.pacer
         task = trio.lowlevel.current_task()
@@ -149,7 +150,7 @@ class Relay:
                     pass  # it has returned, as nearly all do
                 except BaseException as exc:  # noqa: BLE001, ASYNC103  # `_contain` raises what passes
                     error = self._contain(connection, exc)
-                if error is None and task._cancel_status is not status:
+                if error is None and innermost_scope(task) is not innermost:
                     # The next callback would be cancelled with that scope.
                     error = self._contain(connection, RuntimeError("a cancel scope was left open"))
                 self.go_on(connection, _CALLBACK, error)
