@@ -126,9 +126,19 @@ class Connection(trio.abc.HalfCloseableStream):
           trio.BrokenResourceError: if the client has reset it.
         """
         outbox = self._outbox
-        # The first of those that are joined has yielded for all if it was time.
-        if not outbox.joined_size or is_cancelled():
-            await self._connections.pacer.checkpoint()
+        if (
+            type(data) is bytes
+            and len(data) < outbox.room
+            and self._inbox.next_frame is not None
+            and not is_cancelled()
+        ):
+            # One more, and nothing to check or to yield for that the first had not: a sixth of the
+            # time of a request where sixteen come together.
+            outbox.join_next(data)
+            return
+        pacer = self._connections.pacer
+        if pacer.is_due() or is_cancelled():
+            await pacer.checkpoint()
         if self._is_closed or self._is_sending_over:
             self._check_sending()
         if type(data) is not bytes:

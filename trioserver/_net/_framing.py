@@ -201,11 +201,12 @@ _WINDOW: Final = 4096
 
 
 class _EofDecoder(BufferedDecoder):
-    __slots__ = ("_frames", "_searched", "_terminator", "_window")
+    __slots__ = ("_frames", "_searched", "_terminator", "_terminator_size", "_window")
 
     def __init__(self, terminator: bytes, max_length: int) -> None:
         super().__init__(max_length)
         self._terminator = terminator
+        self._terminator_size = len(terminator)
         # How many bytes after _start are known to begin no terminator: each is looked at once.
         self._searched = 0
         # Frames that are out already, the next one last; what splits a window makes the list.
@@ -229,11 +230,13 @@ class _EofDecoder(BufferedDecoder):
         if end - start > self._max_length:
             raise self._fail(FrameTooLargeError, end - start, self._max_length)
         frame = self._cut(start, end)
-        self._start = end + len(self._terminator)
+        self._start = end + self._terminator_size
         self._searched = 0
-        if self._start < len(self._buffer):
+        if self._start == len(self._buffer):
+            self._buffer, self._start = b"", 0
+        else:
             self._split_window()
-        self._release()
+            self._release()
         return frame
 
     def _split_window(self) -> None:

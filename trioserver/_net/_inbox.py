@@ -111,7 +111,7 @@ class Inbox:
         return frame
 
     def receive_frame_nowait(self) -> bytes | None:
-        """The next frame if one read brings it; for a `SocketTransport`, and otherwise as above.
+        """The next frame if it is here or one read brings it; not after the last (`is_over`).
 
         The budget is the caller's.
 
@@ -120,8 +120,6 @@ class Inbox:
         """
         frame = self.next_frame
         if frame is None:
-            if self.is_over:
-                return None
             try:
                 data = self._transport.receive_nowait(READ_SIZE)
             except ReadingStopped:

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 HIGH_WATER: Final = 64 * 1024
 """Bytes of replies that are joined before they are written."""
-MOST_JOINED: Final = 1024
-"""Replies that are; only the first of them may yield, so they have to end in time."""
+_LEAST_ROOM: Final = 64
+"""Bytes that a reply takes at least of what is joined without a yield: they have to end in time."""
 
 
 class Run(Protocol):
@@ -74,7 +74,7 @@ class Outbox:
         "_pieces",
         "_transport",
         "has_processor",
-        "joined_size",
+        "room",
     )
 
     def __init__(
@@ -90,8 +90,8 @@ class Outbox:
         # Made when someone waits for it.
         self._emptied: trio.Event | None = None
         self._joined: list[bytes] = []
-        self.joined_size = 0
-        """Bytes that wait for `write_before_waiting`."""
+        self.room = 0
+        """Bytes that may join those now, whatever else is to be known; none if there are none."""
         # Whether the callbacks' coroutine is running, so that whoever sends is part of it.
         self.has_processor = False
 
@@ -102,18 +102,17 @@ class Outbox:
 
     def join(self, data: bytes) -> bool:
         """Keep ``data`` for `write_before_waiting`; False if it had better be sent."""
-        size = self.joined_size + len(data)
-        if (
-            not self.has_processor
-            or self._pieces
-            or size > HIGH_WATER
-            or len(self._joined) == MOST_JOINED
-            or self._error is not None
-        ):
+        size = sum(map(len, self._joined)) + len(data)
+        if not self.has_processor or self._pieces or size > HIGH_WATER or self._error is not None:
             return False
         self._joined.append(data)
-        self.joined_size = size
+        self.room = HIGH_WATER - size
         return True
+
+    def join_next(self, data: bytes) -> None:
+        """As `join`, for fewer bytes than there is `room` for."""
+        self._joined.append(data)
+        self.room -= len(data) + _LEAST_ROOM
 
     async def send_all(self, data: bytes) -> None:
         """Send ``data`` after what is here, and wait until the kernel has it all.
@@ -127,10 +126,11 @@ class Outbox:
 
     def put(self, data: bytes) -> Piece | None:
         """Begin to `send_all`; what is left to `wait_written` for, if anything is."""
-        joined_size = self.joined_size
-        if joined_size:
-            data = self._take_joined() + data
-        piece = self._put(data, joined_size)
+        if self._joined:
+            joined = self._take_joined()
+            piece = self._put(joined + data, len(joined))
+        else:
+            piece = self._put(data)
         if self._error is not None:
             raise trio.BrokenResourceError(self._error)
         return piece
@@ -153,8 +153,8 @@ class Outbox:
     def flush(self) -> None:
         """Write what is joined; never waits and never raises, since Trio's traps wait behind it."""
         if self._joined:
-            size = self.joined_size
-            self._put(self._take_joined(), size)
+            joined = self._take_joined()
+            self._put(joined, len(joined))
 
     def close(self) -> None:
         """Have callers wait no more; what they have begun to send still leaves."""
@@ -225,7 +225,7 @@ class Outbox:
     def _take_joined(self) -> bytes:
         data = b"".join(self._joined)
         self._joined.clear()
-        self.joined_size = 0
+        self.room = 0
         return data
 
     def _put(self, data: bytes, joined_size: int = 0) -> Piece | None:

@@ -108,7 +108,7 @@ class Relay:
             or connection._is_closed
             or connection._is_cancelled
             or self._is_over
-            or (inbox.is_over and not is_frame_here)
+            or (not is_frame_here and inbox.is_over)
         ):
             connections = self._connections
             note_why(connection, connections.protocol, callback, error)
