@@ -7,12 +7,13 @@ import types
 from typing import TYPE_CHECKING, Any, TypeVarTuple, final
 
 import trio
+from trio.lowlevel import current_task
 
 from trioserver._net._background import Background
 from trioserver._net._cancelling import is_cancelled
 from trioserver._net._frame_limit import CountedInbox
 from trioserver._net._inbox import READ_SIZE, Frames, Inbox
-from trioserver._net._outbox import Outbox
+from trioserver._net._outbox import LEAST_ROOM, Outbox
 
 if TYPE_CHECKING:
     import contextvars
@@ -130,11 +131,13 @@ class Connection(trio.abc.HalfCloseableStream):
             type(data) is bytes
             and len(data) < outbox.room
             and self._inbox.next_frame is not None
-            and not is_cancelled()
+            and not current_task()._cancel_status.effectively_cancelled
         ):
-            # One more, and nothing to check or to yield for that the first had not: a sixth of the
-            # time of a request where sixteen come together.
-            outbox.join_next(data)
+            # One more, and no more to check or to yield for than the first had. There is no call in
+            # this that can be spared: where sixteen requests come together, the longer way takes a
+            # quarter more of the time of each.
+            outbox.joined.append(data)
+            outbox.room -= len(data) + LEAST_ROOM
             return
         pacer = self._connections.pacer
         if pacer.is_due() or is_cancelled():

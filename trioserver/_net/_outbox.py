@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 HIGH_WATER: Final = 64 * 1024
 """Bytes of replies that are joined before they are written."""
-_LEAST_ROOM: Final = 64
+LEAST_ROOM: Final = 64
 """Bytes that a reply takes at least of what is joined without a yield: they have to end in time."""
 
 
@@ -68,12 +68,12 @@ class Outbox:
         "_error",
         "_is_closed",
         "_is_writing",
-        "_joined",
         "_nursery",
         "_on_broken",
         "_pieces",
         "_transport",
         "has_processor",
+        "joined",
         "room",
     )
 
@@ -89,7 +89,7 @@ class Outbox:
         self._is_closed = False
         # Made when someone waits for it.
         self._emptied: trio.Event | None = None
-        self._joined: list[bytes] = []
+        self.joined: list[bytes] = []
         self.room = 0
         """Bytes that may join those now, whatever else is to be known; none if there are none."""
         # Whether the callbacks' coroutine is running, so that whoever sends is part of it.
@@ -102,17 +102,17 @@ class Outbox:
 
     def join(self, data: bytes) -> bool:
         """Keep ``data`` for `write_before_waiting`; False if it had better be sent."""
-        size = sum(map(len, self._joined)) + len(data)
+        size = sum(map(len, self.joined)) + len(data)
         if not self.has_processor or self._pieces or size > HIGH_WATER or self._error is not None:
             return False
-        self._joined.append(data)
+        self.joined.append(data)
         self.room = HIGH_WATER - size
         return True
 
     def join_next(self, data: bytes) -> None:
         """As `join`, for fewer bytes than there is `room` for."""
-        self._joined.append(data)
-        self.room -= len(data) + _LEAST_ROOM
+        self.joined.append(data)
+        self.room -= len(data) + LEAST_ROOM
 
     async def send_all(self, data: bytes) -> None:
         """Send ``data`` after what is here, and wait until the kernel has it all.
@@ -126,7 +126,7 @@ class Outbox:
 
     def put(self, data: bytes) -> Piece | None:
         """Begin to `send_all`; what is left to `wait_written` for, if anything is."""
-        if self._joined:
+        if self.joined:
             joined = self._take_joined()
             piece = self._put(joined + data, len(joined))
         else:
@@ -152,7 +152,7 @@ class Outbox:
 
     def flush(self) -> None:
         """Write what is joined; never waits and never raises, since Trio's traps wait behind it."""
-        if self._joined:
+        if self.joined:
             joined = self._take_joined()
             self._put(joined, len(joined))
 
@@ -223,8 +223,8 @@ class Outbox:
             trap = NO_TRAP
 
     def _take_joined(self) -> bytes:
-        data = b"".join(self._joined)
-        self._joined.clear()
+        data = b"".join(self.joined)
+        self.joined.clear()
         self.room = 0
         return data
 
