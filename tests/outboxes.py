@@ -56,6 +56,9 @@ class Kernel:
     async def receive_some(self, max_bytes: int) -> bytes:
         raise NotImplementedError
 
+    def receive_nowait(self, max_bytes: int) -> bytes | None:
+        raise NotImplementedError
+
     def stop_reading(self) -> None:
         raise NotImplementedError
 

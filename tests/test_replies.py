@@ -226,3 +226,46 @@ async def test_a_client_that_leaves_while_it_should_read(carrier: str) -> None:
         await trio.testing.wait_all_tasks_blocked()
         await client.aclose()
         await ended.wait()
+
+
+@each_tcp
+async def test_every_joined_send_checks_for_cancellation(carrier: str) -> None:
+    """Also those behind the first, which do no more than join."""
+
+    async def on_receive(stream: Connection, frame: bytes) -> None:
+        await stream.send_frame(b"1")
+        with trio.CancelScope() as scope:
+            await stream.send_frame(b"2")
+            scope.cancel()
+            await stream.send_frame(b"never")
+        await stream.send_frame(b"3")
+
+    async with serving(carrier, on_receive=on_receive, pacer=NeverYields()) as net:
+        client = net.connect()
+        await client.send_all(b"a\nb\n")
+        assert await receive_exactly(client, 12) == b"1\n2\n3\n" * 2
+
+
+@each_tcp
+async def test_joining_yields_in_time(carrier: str) -> None:
+    """Thousands of small replies to one frame give others their turn, though none is written."""
+    checked = 0
+
+    class Counting(NeverYields):
+        def is_due(self) -> bool:
+            nonlocal checked
+            checked += 1
+            return False
+
+    async def on_receive(stream: Connection, frame: bytes) -> None:
+        if frame == b"a":
+            for _ in range(10_000):
+                await stream.send_all(b"x")
+        await stream.send_all(frame)
+
+    async with serving(carrier, on_receive=on_receive, pacer=Counting()) as net:
+        client = net.connect()
+        await client.send_all(b"a\nb\n")
+        assert await receive_exactly(client, 10_002) == b"x" * 10_000 + b"ab"
+
+    assert checked >= 10

@@ -40,7 +40,7 @@ async def contained(
     return None
 
 
-def contain(logger: logging.Logger, name: object, exc: BaseException) -> BaseException | None:
+def contain(logger: logging.Logger, name: object, exc: BaseException) -> BaseException:
     """Log ``exc``, which is being handled, and raise again what of it must pass: see `contained`.
 
     Returns:
@@ -52,6 +52,7 @@ def contain(logger: logging.Logger, name: object, exc: BaseException) -> BaseExc
             logger.error("%s raised", name, exc_info=own)
         if passing is not None:
             raise passing from None
+        assert own is not None, "a group is not empty"
         return own
     if _passes(exc):
         raise exc

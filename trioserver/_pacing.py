@@ -29,8 +29,12 @@ class Pacer:
         return self.give_turn()
 
     def is_due(self) -> bool:
-        """Whether nobody has yielded for a while."""
+        """Whether the next `checkpoint` would yield."""
         return perf_counter() >= self._yield_at
+
+    def note_turn(self) -> None:
+        """The caller has just yielded by itself."""
+        self._yield_at = perf_counter() + TURN
 
     async def give_turn(self) -> None:
         """Yield now."""

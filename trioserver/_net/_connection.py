@@ -7,13 +7,16 @@ import types
 from typing import TYPE_CHECKING, Any, TypeVarTuple, final
 
 import trio
+from trio.lowlevel import current_task
 
 from trioserver._net._background import Background
+from trioserver._net._cancelling import is_cancelled
 from trioserver._net._frame_limit import CountedInbox
 from trioserver._net._inbox import READ_SIZE, Frames, Inbox
-from trioserver._net._outbox import Outbox
+from trioserver._net._outbox import LEAST_ROOM, Outbox
 
 if TYPE_CHECKING:
+    import contextvars
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 
     from trioserver._net._connections import Connections
@@ -35,7 +38,9 @@ class Connection(trio.abc.HalfCloseableStream):
     __slots__ = (
         "_background",
         "_connections",
+        "_context",
         "_inbox",
+        "_is_cancelled",
         "_is_closed",
         "_is_closed_here",
         "_is_sending_over",
@@ -60,8 +65,11 @@ class Connection(trio.abc.HalfCloseableStream):
         self._transport: Transport
         self._inbox: Inbox
         self._outbox: Outbox
-        # Ends the callbacks.
-        self._scope = trio.CancelScope()
+        # Ends the callbacks that run now, if any do.
+        self._scope: trio.CancelScope | None = None
+        self._is_cancelled = False
+        # Theirs, if they run on a relay: what one sets, the next one sees, and no other connection.
+        self._context: contextvars.Context | None = None
         # Made when they are first asked for: most connections need neither.
         self._state: types.SimpleNamespace | None = None
         self._background: Background | None = None
@@ -118,13 +126,30 @@ class Connection(trio.abc.HalfCloseableStream):
           trio.ClosedResourceError: if the connection was closed here.
           trio.BrokenResourceError: if the client has reset it.
         """
-        await self._connections.pacer.checkpoint()
+        outbox = self._outbox
+        if (
+            type(data) is bytes
+            and len(data) < outbox.room
+            and self._inbox.next_frame is not None
+            and not current_task()._cancel_status.effectively_cancelled
+        ):
+            # One more, and no more to check or to yield for than the first had. There is no call in
+            # this that can be spared: where sixteen requests come together, the longer way takes a
+            # quarter more of the time of each.
+            outbox.joined.append(data)
+            outbox.room -= len(data) + LEAST_ROOM
+            return
+        pacer = self._connections.pacer
+        if pacer.is_due() or is_cancelled():
+            await pacer.checkpoint()
         if self._is_closed or self._is_sending_over:
             self._check_sending()
         if type(data) is not bytes:
             data = memoryview(data).tobytes()  # it may change while it waits; a number is refused
-        if self._inbox.next_frame is None or not self._outbox.join(data):
-            await self._outbox.send_all(data)
+        if self._inbox.next_frame is None or not outbox.join(data):
+            piece = outbox.put(data)
+            if piece is not None:
+                await outbox.wait_written(piece)
 
     async def send_frame(self, payload: bytes) -> None:
         """Send ``payload`` as one frame of the app's framing; otherwise as `send_all`.
@@ -283,6 +308,12 @@ class Connection(trio.abc.HalfCloseableStream):
         """Whether nothing more can reach the client."""
         return self._outbox.is_broken
 
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether it waits on a relay for its next frame, and no callback runs."""
+        is_on_relay = self._context is not None
+        return is_on_relay and self._scope is None and self._inbox.next_frame is None
+
     def begin_close(self, reason: str) -> None:
         """Take nothing more from callbacks; the first reason is the one that counts."""
         if not self._is_closed:
@@ -306,7 +337,9 @@ class Connection(trio.abc.HalfCloseableStream):
 
     def cancel_callbacks(self) -> None:
         """End the callbacks, wherever they wait."""
-        self._scope.cancel()
+        self._is_cancelled = True
+        if self._scope is not None:
+            self._scope.cancel()
 
     async def stay_open(self) -> None:
         """Return when it is closed, be it by `begin_close` from elsewhere."""
@@ -328,8 +361,11 @@ class Connection(trio.abc.HalfCloseableStream):
 
     async def run_callbacks(self, callbacks: Coroutine[Any, Any, None]) -> None:
         """Run the coroutine of all callbacks to its end, or until `cancel_callbacks`."""
-        with self._scope:
+        with trio.CancelScope() as self._scope:
+            if self._is_cancelled:
+                self._scope.cancel()
             await self._outbox.write_before_waiting(callbacks)
+        self._scope = None
 
     # Inside
 

@@ -1,6 +1,6 @@
 """The connections of an event worker, and how they end when it stops.
 
-Each connection is one Trio task (`_life`). A stop takes them through two rings: `handling`, the
+What each goes through is in `_life`. A stop takes them through two rings: `handling`, the
 inner one, ends the wait for further frames, and then lasts until no callback runs any more;
 `open_connections`, the outer one, closes what has stayed open so long, so that ``on_finish`` could
 still answer.
@@ -15,8 +15,9 @@ import attrs
 import trio
 
 from trioserver._net._connection import Connection
-from trioserver._net._life import live
-from trioserver._net._readiness import open_readiness
+from trioserver._net._life import greet, live
+from trioserver._net._readiness import EpollReadiness, make_readiness
+from trioserver._net._relay import Relay
 from trioserver._net._transport import SocketTransport, StreamTransport
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Connections:
       protocol: What is done with them.
       ids: Theirs, unique in the server's life.
       max_conn: How many may be open at a time.
-      readiness: Watches their sockets.
+      readiness: Watches their sockets; run here.
       nursery: Where their Trio tasks live.
       pacer: Paces their hot calls.
       frame_limit: Counts their frames.
@@ -98,9 +99,21 @@ class Connections:
         self._is_stopped = False
         self._closes_one_by_one = False
         self._is_closing = False
+        self._relay: Relay | None = None
+        if isinstance(readiness, EpollReadiness):
+            if protocol.on_receive is None:
+                nursery.start_soon(readiness.run)
+            else:
+                self._relay = Relay(readiness, self, protocol.on_receive)
+                nursery.start_soon(self._relay.run)
 
     def __len__(self) -> int:
         return len(self._open)
+
+    @property
+    def handled_ones(self) -> tuple[Connection, ...]:
+        """Those whose callbacks have not ended."""
+        return tuple(self._handled)
 
     def all(self) -> tuple[Connection, ...]:
         """Those that are open now, the oldest first."""
@@ -128,17 +141,22 @@ class Connections:
         connection = Connection(next(self._ids), self)
         transport = SocketTransport(sock, self._readiness, connection.was_reset)
         self._add(connection, transport)
+        if self._relay is None:
+            self.nursery.start_soon(live, connection, self)
+        else:
+            self.nursery.start_soon(greet, connection, self, self._relay.go_on)
 
     def add_stream(self, stream: trio.abc.Stream) -> None:
         """Serve a stream; it is the connection's from now on."""
-        self._add(Connection(next(self._ids), self), StreamTransport(stream))
+        connection = Connection(next(self._ids), self)
+        self._add(connection, StreamTransport(stream))
+        self.nursery.start_soon(live, connection, self)
 
     def _add(self, connection: Connection, transport: Transport) -> None:
         connection.use(transport)
         self._open[connection.id] = connection
         self._handled.add(connection)
         self._count()
-        self.nursery.start_soon(live, connection, self)
 
     def _count(self) -> None:
         if self.on_count is not None:
@@ -146,11 +164,14 @@ class Connections:
 
     # Going: what a connection's life calls
 
-    async def handled(self, connection: Connection) -> None:
-        """Its callbacks have ended; returns when it may close."""
+    def handled(self, connection: Connection) -> None:
+        """Its callbacks have ended."""
         self._handled.discard(connection)
         if not self._handled:
             self._all_handled.set()
+
+    async def wait_may_close(self, connection: Connection) -> None:
+        """Until it may close."""
         if self._is_stopped and not self._is_closing:
             if not self._closes_one_by_one:
                 await connection.stay_open()
@@ -201,7 +222,9 @@ class Connections:
 
     def _is_idle(self, connection: Connection) -> bool:
         """Whether it only waits for a frame that would be the next call of ``on_receive``."""
-        return self.protocol.on_stream is None and connection._inbox.is_waiting
+        if self.protocol.on_stream is not None:
+            return False
+        return connection._inbox.is_waiting or connection.is_at_rest
 
     async def _wait_all_handled(self) -> None:
         while self._handled:
@@ -229,8 +252,11 @@ async def open_connections(
     frame_limit: FrameLimit | None = None,
 ) -> AsyncIterator[Connections]:
     """Connections; at a regular end all are closed, and their ``on_close`` has run."""
-    async with open_readiness() as readiness, trio.open_nursery() as nursery:
-        connections = Connections(protocol, ids, max_conn, readiness, nursery, pacer, frame_limit)
-        yield connections
-        await connections.close_all(stopping)
-        nursery.cancel_scope.cancel()
+    with make_readiness() as readiness:
+        async with trio.open_nursery() as nursery:
+            connections = Connections(
+                protocol, ids, max_conn, readiness, nursery, pacer, frame_limit
+            )
+            yield connections
+            await connections.close_all(stopping)
+            nursery.cancel_scope.cancel()

@@ -57,6 +57,13 @@ class CountedInbox(Inbox):
             self._limit.count()
         return frame
 
+    def receive_frame_nowait(self) -> bytes | None:
+        """As `Inbox.receive_frame_nowait`."""
+        frame = super().receive_frame_nowait()
+        if frame is not None:
+            self._limit.count()
+        return frame
+
     async def receive_frame(self) -> bytes:
         """As `Inbox.receive_frame`."""
         frame = await super().receive_frame()

@@ -14,8 +14,7 @@ connection. A decoder pulls:
 
 from __future__ import annotations
 
-from collections import deque
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 import attrs
 
@@ -173,7 +172,8 @@ class _RawDecoder:
     def __init__(self, max_length: int) -> None:
         check_whole_number("max_length", max_length, 1)
         self._max_length = max_length
-        self._chunks: deque[bytes] = deque()
+        # At most one, if it is fetched as `Decoder` says.
+        self._chunks: list[bytes] = []
         self._start = 0  # in the first chunk
 
     def receive_data(self, data: bytes | bytearray) -> None:
@@ -188,7 +188,7 @@ class _RawDecoder:
         if end < len(chunk):
             self._start = end
         else:
-            self._chunks.popleft()
+            del self._chunks[0]
             self._start = 0
         return chunk[start:end]
 
@@ -196,18 +196,31 @@ class _RawDecoder:
         """Bytes without frames may end anywhere."""
 
 
+_WINDOW: Final = 4096
+"""Bytes that are split at once; 16 short frames cost 0.6 of what it takes to find each."""
+
+
 class _EofDecoder(BufferedDecoder):
-    __slots__ = ("_searched", "_terminator")
+    __slots__ = ("_frames", "_searched", "_terminator", "_terminator_size", "_window")
 
     def __init__(self, terminator: bytes, max_length: int) -> None:
         super().__init__(max_length)
         self._terminator = terminator
+        self._terminator_size = len(terminator)
         # How many bytes after _start are known to begin no terminator: each is looked at once.
         self._searched = 0
+        # Frames that are out already, the next one last; what splits a window makes the list.
+        self._frames: list[bytes] | None = None
+        # No frame in a window can be too large.
+        self._window = min(_WINDOW, max_length)
 
     def next_frame(self) -> bytes | None:
+        if self._frames:
+            return self._frames.pop()
         if self._failure is not None:
             raise self._failure()
+        if not self._buffer:
+            return None
         start = self._start
         end = self._buffer.find(self._terminator, start + self._searched)
         if end < 0:
@@ -217,9 +230,23 @@ class _EofDecoder(BufferedDecoder):
         if end - start > self._max_length:
             raise self._fail(FrameTooLargeError, end - start, self._max_length)
         frame = self._cut(start, end)
-        self._start = end + len(self._terminator)
+        self._start = end + self._terminator_size
         self._searched = 0
+        if self._start == len(self._buffer):
+            self._buffer, self._start = b"", 0
+        else:
+            self._split_window()
+            self._release()
         return frame
+
+    def _split_window(self) -> None:
+        window = self._cut(self._start, self._start + self._window)
+        frames = window.split(self._terminator)
+        rest = frames.pop()
+        if frames:
+            frames.reverse()
+            self._frames = frames
+            self._start += len(window) - len(rest)
 
     def _check_partial_frame(self) -> None:
         received = len(self._buffer) - self._start

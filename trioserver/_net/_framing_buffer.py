@@ -49,8 +49,8 @@ class BufferedDecoder(ABC):
         rest = len(self._buffer) - self._start
         if not rest:
             # Frames are cut straight out of the chunk. Streams may give a bytearray, which its
-            # owner could change; for bytes this makes no copy.
-            self._buffer = bytes(data)
+            # owner could change.
+            self._buffer = data if type(data) is bytes else bytes(data)
             self._start = 0
         elif rest <= len(data):
             # The copy of the rest is paid for by the bytes that came.

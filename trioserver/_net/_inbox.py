@@ -35,6 +35,7 @@ class Inbox:
 
     __slots__ = (
         "_budget",
+        "_decode_next",
         "_decoder",
         "_is_more_there",
         "_pacer",
@@ -49,6 +50,7 @@ class Inbox:
     def __init__(self, transport: Transport, pacer: Pacer) -> None:
         self._transport = transport
         self._decoder: Decoder
+        self._decode_next: Callable[[], bytes | None]
         self._pacer = pacer
         self._budget = FRAME_BUDGET
         # Whether the last read took all that it asked for.
@@ -66,6 +68,7 @@ class Inbox:
     def use(self, decoder: Decoder) -> None:
         """Have ``decoder`` cut the frames; before the first is asked for."""
         self._decoder = decoder
+        self._decode_next = decoder.next_frame
 
     def take_frame(self) -> bytes | None:
         """The next frame if it is here already, and it is not the turn of others."""
@@ -101,19 +104,44 @@ class Inbox:
                 continue
             finally:
                 self.is_waiting = False
-            if data:
-                # No checkpoint before the frames are out: cancelled there, they would be lost.
-                self._decoder.receive_data(data)
-                self._is_more_there = len(data) == READ_SIZE
-                frame = self._decode()
-            else:
-                self.is_at_eof = True
-                try:
-                    self._decoder.receive_eof()
-                except FramingError as exc:
-                    self.framing_error = exc
+            # No checkpoint before the frames are out: cancelled there, they would be lost.
+            self._is_more_there = len(data) == READ_SIZE
+            frame = self._decode_more(data)
         self.next_frame = self._decode()
         return frame
+
+    def receive_frame_nowait(self) -> bytes | None:
+        """The next frame if it is here or one read brings it; not after the last (`is_over`).
+
+        The budget is the caller's.
+
+        Raises:
+          trio.BrokenResourceError: if the client has reset the connection.
+        """
+        frame = self.next_frame
+        if frame is None:
+            try:
+                data = self._transport.receive_nowait(READ_SIZE)
+            except ReadingStopped:
+                self.is_stopped = True
+                return None
+            if data is None:
+                return None
+            frame = self._decode_more(data)
+            if frame is None:
+                return None
+        # Not by `_decode`: no error has come yet, and calls are half of the time of a short frame.
+        try:
+            self.next_frame = self._decode_next()
+        except FramingError as exc:
+            self.next_frame = None
+            self.framing_error = exc
+        return frame
+
+    @property
+    def is_over(self) -> bool:
+        """Whether `next_frame` is the last one, or there is none any more."""
+        return self.is_at_eof or self.is_stopped or self.framing_error is not None
 
     async def receive_some(self, max_bytes: int) -> bytes:
         """Bytes past the decoder; none at the end, or if reading was stopped."""
@@ -130,11 +158,22 @@ class Inbox:
         """Read no more than has come by now; whole frames can still be received."""
         self._transport.stop_reading()
 
+    def _decode_more(self, data: bytes) -> bytes | None:
+        if data:
+            self._decoder.receive_data(data)
+            return self._decode()
+        self.is_at_eof = True
+        try:
+            self._decoder.receive_eof()
+        except FramingError as exc:
+            self.framing_error = exc
+        return None
+
     def _decode(self) -> bytes | None:
         """The next whole frame; an error waits until the frames before it are handled."""
         if self.framing_error is None:
             try:
-                return self._decoder.next_frame()
+                return self._decode_next()
             except FramingError as exc:
                 self.framing_error = exc
         return None

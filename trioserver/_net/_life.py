@@ -1,4 +1,4 @@
-"""The life of one connection, as one Trio task.
+"""The life of one connection.
 
 1. ``on_connect``; then frames go to ``on_receive``, one call each and one at a time, or all is left
    to ``on_stream``.
@@ -6,10 +6,14 @@
    server's stop, where the connection stays open until it is told to close. Then what it owns is
    ended: its tasks, and what it has started.
 3. What is left to send is sent, the transport is closed, and ``on_close`` runs, once and always.
+
+It is one Trio task (`live`); or, where ``on_receive`` runs on a relay, one for what comes before
+that (`greet`), if anything does, and one for what comes after it (`leave`).
 """
 
 from __future__ import annotations
 
+import contextvars
 import logging
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +24,8 @@ from trioserver._guard import contained
 from trioserver._net._endings import endings_left_out
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trioserver._net._connection import Connection
     from trioserver._net._connections import Connections, Protocol
 
@@ -34,20 +40,54 @@ async def live(connection: Connection, connections: Connections) -> None:
     """Live through all of it."""
     protocol = connections.protocol
     try:
-        await _handle(connection, protocol)
-        await connections.handled(connection)
+        place = Place(connection)
+        callbacks = _call(connection, protocol, place)
+        error = await contained(logger, place, connection.run_callbacks, callbacks)
+        note_why(connection, protocol, place.callback, error)
+        connections.handled(connection)
+        await connections.wait_may_close(connection)
     finally:
         # Cancelled or not: what follows ends at once then, but it does happen.
-        connection.begin_close("server stopped")
+        await _end(connection, connections)  # noqa: ASYNC102
+
+
+async def greet(
+    connection: Connection,
+    connections: Connections,
+    go_on: Callable[[Connection, str, BaseException | None], None],
+) -> None:
+    """Live until frames are next, and then call ``go_on``."""
+    place = Place(connection)
+    error = None
+    try:
+        callbacks = _greet(connection, connections.protocol, place)
+        error = await contained(logger, place, connection.run_callbacks, callbacks)
+    finally:
+        # ``on_receive`` sees the context variables that ``on_connect`` has set.
+        connection._context = contextvars.copy_context()
+        go_on(connection, place.callback, error)
+
+
+async def leave(connection: Connection, connections: Connections) -> None:
+    """Live from the last frame on; `note_why` was called, and `Connections.handled`."""
+    try:
+        await connections.wait_may_close(connection)
+    finally:
+        await _end(connection, connections)  # noqa: ASYNC102  # as in `live`
+
+
+async def _end(connection: Connection, connections: Connections) -> None:
+    on_close = connections.protocol.on_close
+    connection.begin_close("server stopped")
+    try:
+        await _release(connection)
+    finally:
         try:
-            await _release(connection)  # noqa: ASYNC102  # see above
+            if on_close is not None:
+                name = f"on_close of connection {connection.id}"
+                await contained(logger, name, on_close, connection)  # noqa: ASYNC102  # as in `live`
         finally:
-            try:
-                if protocol.on_close is not None:
-                    name = f"on_close of connection {connection.id}"
-                    await contained(logger, name, protocol.on_close, connection)  # noqa: ASYNC102
-            finally:
-                connections.gone(connection)
+            connections.gone(connection)
 
 
 async def _release(connection: Connection) -> None:
@@ -63,14 +103,13 @@ async def _release(connection: Connection) -> None:
         await connection._transport.aclose()  # noqa: ASYNC102  # it closes at once then
 
 
-async def _handle(connection: Connection, protocol: Protocol) -> None:
-    """Run the callbacks until there is nothing more for them to do."""
-    place = _Place(connection)
-    callbacks = _call(connection, protocol, place)
-    error = await contained(logger, place, connection.run_callbacks, callbacks)
+def note_why(
+    connection: Connection, protocol: Protocol, callback: str, error: BaseException | None
+) -> None:
+    """The callbacks have nothing more to do: say why, and close unless it may answer yet."""
     framing_error = connection._inbox.framing_error
     if error is not None:
-        connection.begin_close(f"{place.callback} raised {name_of(error)}")
+        connection.begin_close(f"{callback} raised {name_of(error)}")
     elif framing_error is not None and not connection.is_closed:
         logger.warning(
             "connection %d from %s is closed: %s",
@@ -85,20 +124,28 @@ async def _handle(connection: Connection, protocol: Protocol) -> None:
         connection.begin_close("closed by the server")
 
 
-class _Place:
+class Place:
     """Where a connection's callbacks are, for the log."""
 
     __slots__ = ("_connection", "callback")
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, callback: str = "framing") -> None:
         self._connection = connection
-        self.callback = "framing"
+        self.callback = callback
 
     def __str__(self) -> str:
         return f"{self.callback} of connection {self._connection.id}"
 
 
-async def _call(connection: Connection, protocol: Protocol, place: _Place) -> None:
+async def _greet(connection: Connection, protocol: Protocol, place: Place) -> None:
+    with endings_left_out(connection, place):
+        connection._inbox.use(protocol.decoder())
+        if protocol.on_connect is not None:
+            place.callback = "on_connect"
+            await protocol.on_connect(connection)
+
+
+async def _call(connection: Connection, protocol: Protocol, place: Place) -> None:
     with endings_left_out(connection, place):
         connection._inbox.use(protocol.decoder())
         if protocol.on_connect is not None:

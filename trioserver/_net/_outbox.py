@@ -12,7 +12,7 @@ callback waits for anything (`write_before_waiting`).
 from __future__ import annotations
 
 import types
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import trio
 
@@ -24,9 +24,25 @@ if TYPE_CHECKING:
 
 HIGH_WATER: Final = 64 * 1024
 """Bytes of replies that are joined before they are written."""
+LEAST_ROOM: Final = 64
+"""Bytes that a reply takes at least of what is joined without a yield: they have to end in time."""
 
 
-class _Piece:
+class Run(Protocol):
+    """Calls a function."""
+
+    def __call__(self, fn: Callable[[Any], object], value: object, /) -> object: ...
+
+
+def plainly(fn: Callable[[Any], object], value: object) -> object:
+    """The simplest `Run`."""
+    return fn(value)
+
+
+NO_TRAP: Final = object()
+
+
+class Piece:
     """What one call had left to send."""
 
     __slots__ = ("data", "done", "is_begun", "is_written")
@@ -50,15 +66,15 @@ class Outbox:
     __slots__ = (
         "_emptied",
         "_error",
-        "_has_processor",
         "_is_closed",
         "_is_writing",
-        "_joined",
-        "_joined_size",
         "_nursery",
         "_on_broken",
         "_pieces",
         "_transport",
+        "has_processor",
+        "joined",
+        "room",
     )
 
     def __init__(
@@ -67,39 +83,36 @@ class Outbox:
         self._transport = transport
         self._nursery = nursery
         self._on_broken = on_broken
-        self._pieces: list[_Piece] = []
+        self._pieces: list[Piece] = []
         self._error: str | None = None
         self._is_writing = False
         self._is_closed = False
         # Made when someone waits for it.
         self._emptied: trio.Event | None = None
-        self._joined: list[bytes] = []
-        self._joined_size = 0
+        self.joined: list[bytes] = []
+        self.room = 0
+        """Bytes that may join those now, whatever else is to be known; none if there are none."""
         # Whether the callbacks' coroutine is running, so that whoever sends is part of it.
-        self._has_processor = False
+        self.has_processor = False
 
     @property
     def is_broken(self) -> bool:
         """Whether the peer takes nothing any more."""
         return self._error is not None
 
-    def check(self) -> None:
-        """Raise `trio.BrokenResourceError` if the peer takes nothing any more."""
-        if self._error is not None:
-            raise trio.BrokenResourceError(self._error)
-
     def join(self, data: bytes) -> bool:
         """Keep ``data`` for `write_before_waiting`; False if it had better be sent."""
-        if (
-            not self._has_processor
-            or self._pieces
-            or self._joined_size + len(data) > HIGH_WATER
-            or self._error is not None
-        ):
+        size = sum(map(len, self.joined)) + len(data)
+        if not self.has_processor or self._pieces or size > HIGH_WATER or self._error is not None:
             return False
-        self._joined.append(data)
-        self._joined_size += len(data)
+        self.joined.append(data)
+        self.room = HIGH_WATER - size
         return True
+
+    def join_next(self, data: bytes) -> None:
+        """As `join`, for fewer bytes than there is `room` for."""
+        self.joined.append(data)
+        self.room -= len(data) + LEAST_ROOM
 
     async def send_all(self, data: bytes) -> None:
         """Send ``data`` after what is here, and wait until the kernel has it all.
@@ -107,13 +120,23 @@ class Outbox:
         Cancelled or closed before its first byte was written, nothing of it is sent; after that,
         all of it.
         """
-        joined_size = self._joined_size
-        if joined_size:
-            data = self._take_joined() + data
-        piece = self._put(data, joined_size)
-        self.check()
-        if piece is None:
-            return
+        piece = self.put(data)
+        if piece is not None:
+            await self.wait_written(piece)
+
+    def put(self, data: bytes) -> Piece | None:
+        """Begin to `send_all`; what is left to `wait_written` for, if anything is."""
+        if self.joined:
+            joined = self._take_joined()
+            piece = self._put(joined + data, len(joined))
+        else:
+            piece = self._put(data)
+        if self._error is not None:
+            raise trio.BrokenResourceError(self._error)
+        return piece
+
+    async def wait_written(self, piece: Piece) -> None:
+        """The rest of `send_all`."""
         try:
             await piece.done.wait()
         except trio.Cancelled:
@@ -122,15 +145,16 @@ class Outbox:
                 piece.done.set()
                 self._tell_if_empty()
             raise
-        self.check()
+        if self._error is not None:
+            raise trio.BrokenResourceError(self._error)
         if not piece.is_written:
             raise trio.ClosedResourceError("this connection was closed while it was sending")
 
     def flush(self) -> None:
         """Write what is joined; never waits and never raises, since Trio's traps wait behind it."""
-        if self._joined:
-            size = self._joined_size
-            self._put(self._take_joined(), size)
+        if self.joined:
+            joined = self._take_joined()
+            self._put(joined, len(joined))
 
     def close(self) -> None:
         """Have callers wait no more; what they have begun to send still leaves."""
@@ -166,23 +190,29 @@ class Outbox:
 
     @types.coroutine
     def write_before_waiting(
-        self, callbacks: Coroutine[Any, Any, None]
+        self, callbacks: Coroutine[Any, Any, None], run: Run = plainly, trap: object = NO_TRAP
     ) -> Generator[Any, Any, None]:
         """Await ``callbacks``, and `flush` before each time that it waits.
 
         It passes Trio's traps on as they are. Nothing may go wrong between a trap and its
         ``yield``: the trap has parked this Trio task already, and only Trio can wake it.
+
+        Args:
+          callbacks: What sends.
+          run: Calls each of its steps.
+          trap: What its first step has come to, if that was made elsewhere.
         """
         resume: Callable[[Any], object] = callbacks.send
         value: object = None
         while True:
-            self._has_processor = True
-            try:
-                trap = resume(value)
-            except StopIteration:
-                return
-            finally:
-                self._has_processor = False
+            if trap is NO_TRAP:
+                self.has_processor = True
+                try:
+                    trap = run(resume, value)
+                except StopIteration:
+                    return
+                finally:
+                    self.has_processor = False
             self.flush()
             try:
                 value = yield trap
@@ -190,14 +220,15 @@ class Outbox:
             except BaseException as exc:  # noqa: BLE001, ASYNC103  # it belongs to `callbacks`
                 value = exc
                 resume = callbacks.throw
+            trap = NO_TRAP
 
     def _take_joined(self) -> bytes:
-        data = b"".join(self._joined)
-        self._joined.clear()
-        self._joined_size = 0
+        data = b"".join(self.joined)
+        self.joined.clear()
+        self.room = 0
         return data
 
-    def _put(self, data: bytes, joined_size: int = 0) -> _Piece | None:
+    def _put(self, data: bytes, joined_size: int = 0) -> Piece | None:
         """Send ``data`` as far as that is possible now; what waits for the rest.
 
         Its first ``joined_size`` bytes are of calls that have returned, so they count as begun.
@@ -218,11 +249,11 @@ class Outbox:
             self._nursery.start_soon(self._write, name="trioserver connection writer")
         rest = memoryview(data)
         if sent < joined_size:
-            self._pieces.append(_Piece(rest[sent:joined_size], is_begun=True))
+            self._pieces.append(Piece(rest[sent:joined_size], is_begun=True))
             sent = joined_size
             if sent == len(data):
                 return None
-        piece = _Piece(rest[sent:], is_begun=sent > joined_size)
+        piece = Piece(rest[sent:], is_begun=sent > joined_size)
         self._pieces.append(piece)
         return piece
 

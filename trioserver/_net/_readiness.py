@@ -18,18 +18,20 @@ Where there is no epoll, `TrioReadiness` asks Trio for each wait.
 
 from __future__ import annotations
 
+import os
 import select
 import socket
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final, Protocol
+from collections import deque
+from contextlib import asynccontextmanager, closing, contextmanager
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import outcome
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
-HAS_EPOLL: Final = hasattr(select, "epoll")
+HAS_EPOLL: Final = hasattr(select, "epoll") and hasattr(os, "eventfd")
 _MAX_EVENTS: Final = 1024
 if HAS_EPOLL:
     _INTEREST: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
@@ -59,6 +61,9 @@ class Watch(Protocol):
     async def wait_writable(self) -> None:
         """Until ``is_writable``; raises as `wait_readable` does."""
 
+    enlisted: object | None
+    """Appended to `EpollReadiness.ready` at the next edge or interrupt, and forgotten."""
+
     def interrupt(self) -> None:
         """Have the wait for readability return now, as if there were something to read."""
 
@@ -79,16 +84,23 @@ class Readiness(Protocol):
         """
 
 
+@contextmanager
+def make_readiness() -> Iterator[Readiness]:
+    """The best way that this system has; who makes it runs it, if it is an `EpollReadiness`."""
+    if HAS_EPOLL:
+        with select.epoll() as epoll, closing(_Bell(epoll)) as bell:
+            yield EpollReadiness(epoll, bell)
+    else:
+        yield TrioReadiness()
+
+
 @asynccontextmanager
 async def open_readiness() -> AsyncIterator[Readiness]:
-    """The best way that this system has."""
-    if not HAS_EPOLL:
-        yield TrioReadiness()
-        return
-    with select.epoll() as epoll:
-        readiness = EpollReadiness(epoll)
+    """The same, run."""
+    with make_readiness() as readiness:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(readiness.run)
+            if isinstance(readiness, EpollReadiness):
+                nursery.start_soon(readiness.run)
             yield readiness
             nursery.cancel_scope.cancel()
 
@@ -96,9 +108,13 @@ async def open_readiness() -> AsyncIterator[Readiness]:
 class EpollReadiness:
     """Watches sockets by one edge-triggered epoll."""
 
-    def __init__(self, epoll: select.epoll) -> None:
+    def __init__(self, epoll: select.epoll, bell: _Bell) -> None:
         self._epoll = epoll
+        self._bell = bell
         self._watches: dict[int, _EpollWatch] = {}
+        self._is_waiting = False
+        self.ready: deque[Any] = deque()
+        """What was enlisted with a socket on which something has happened, in that order."""
 
     def watch(self, sock: socket.socket, on_reset: Callable[[], None]) -> Watch:
         """See `Readiness.watch`."""
@@ -114,13 +130,47 @@ class EpollReadiness:
 
     async def run(self) -> None:
         """Pass on what happens, until cancelled."""
-        poll, watches = self._epoll.poll, self._watches
         while True:
+            await self.wait()
+
+    async def wait(self) -> None:
+        """Until something happens, and pass it on, or something is appended to `ready`."""
+        self._is_waiting = True
+        try:
             await trio.lowlevel.wait_readable(self._epoll.fileno())
-            for fd, events in poll(0, _MAX_EVENTS):
-                watch = watches.get(fd)
-                if watch is not None:
-                    watch.happened(events)
+        finally:
+            self._is_waiting = False
+        self.look()
+
+    def append(self, item: object) -> None:
+        """Append ``item`` to `ready`, and end the `wait` if there is one."""
+        self.ready.append(item)
+        if self._is_waiting:
+            self._is_waiting = False
+            self._bell.ring()
+
+    def look(self) -> None:
+        """Pass on what has happened."""
+        watches = self._watches
+        for fd, events in self._epoll.poll(0, _MAX_EVENTS):
+            watch = watches.get(fd)
+            if watch is not None:
+                watch.happened(events)
+
+
+class _Bell:
+    """Ends a wait for ``epoll``."""
+
+    def __init__(self, epoll: select.epoll) -> None:
+        self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        epoll.register(self._fd, select.EPOLLIN | select.EPOLLET)
+
+    def ring(self) -> None:
+        # Each write is an edge: nobody need read, and 2**64 are not reached.
+        os.eventfd_write(self._fd, 1)
+
+    def close(self) -> None:
+        os.close(self._fd)
 
 
 class _EpollWatch:
@@ -132,6 +182,7 @@ class _EpollWatch:
         "_readiness",
         "_sock",
         "_writer",
+        "enlisted",
         "is_hung_up",
         "is_readable",
         "is_writable",
@@ -145,6 +196,7 @@ class _EpollWatch:
         self._on_reset = on_reset
         self._reader: trio.lowlevel.Task | None = None
         self._writer: trio.lowlevel.Task | None = None
+        self.enlisted: object = None
         # The registration itself brings the first edge.
         self.is_readable = False
         self.is_writable = True
@@ -157,7 +209,8 @@ class _EpollWatch:
             if events & _HUNG_UP:
                 self.is_hung_up = True
             self._wake_reader()
-        if events & _WRITABLE:
+        # Nearly every event says this too, and nearly always it is known.
+        if events & _WRITABLE and not self.is_writable:
             self.is_writable = True
             self._wake_writer()
         if events & select.EPOLLERR and self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
@@ -166,7 +219,7 @@ class _EpollWatch:
     async def wait_readable(self) -> None:
         if self.is_readable:
             return
-        if self._reader is not None:
+        if self._reader is not None or self.enlisted is not None:
             raise trio.BusyResourceError("another task is receiving on this connection")
         self._reader = trio.lowlevel.current_task()
         await trio.lowlevel.wait_task_rescheduled(self._abort_reader)
@@ -187,9 +240,12 @@ class _EpollWatch:
             if task is not None:
                 error = trio.ClosedResourceError("this connection is closed")
                 trio.lowlevel.reschedule(task, outcome.Error(error))
-        self._reader = self._writer = None
+        self._reader = self._writer = self.enlisted = None
 
     def _wake_reader(self) -> None:
+        if self.enlisted is not None:
+            self._readiness.append(self.enlisted)
+            self.enlisted = None
         task, self._reader = self._reader, None
         if task is not None:
             trio.lowlevel.reschedule(task)
@@ -219,11 +275,12 @@ class TrioReadiness:
 class _TrioWatch:
     """One socket, watched only while someone waits."""
 
-    __slots__ = ("_sock", "_waiting", "is_hung_up", "is_readable", "is_writable")
+    __slots__ = ("_sock", "_waiting", "enlisted", "is_hung_up", "is_readable", "is_writable")
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._waiting: trio.CancelScope | None = None
+        self.enlisted: object = None
         self.is_readable = True
         self.is_writable = True
         self.is_hung_up = False

@@ -10,7 +10,7 @@ import trio
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from trioserver._net._readiness import Readiness, Watch
+    from trioserver._net._readiness import EpollReadiness, Readiness, Watch
 
 _LINGER: Final = 0.5
 """Seconds in which a peer that is still sending may take our last bytes before we close."""
@@ -35,6 +35,9 @@ class Transport(Protocol):
           trio.BrokenResourceError: if the peer has reset the connection.
           ReadingStopped: after `stop_reading`.
         """
+
+    def receive_nowait(self, max_bytes: int) -> bytes | None:
+        """As `receive_some`, but None where that would wait, or only that can tell."""
 
     def stop_reading(self) -> None:
         """Have `receive_some` wait no more; it may return once more what has come by then.
@@ -78,27 +81,39 @@ class SocketTransport:
         self.peername = _peername(sock)
 
     async def receive_some(self, max_bytes: int) -> bytes:
+        while (data := self.receive_nowait(max_bytes)) is None:
+            await self._watch.wait_readable()
+        return data
+
+    def receive_nowait(self, max_bytes: int) -> bytes | None:
         watch = self._watch
-        while True:
+        if self._is_stopped:
+            if not self._has_last_read:
+                raise ReadingStopped
+            self._has_last_read = False
+        elif not watch.is_readable:
+            return None
+        watch.is_readable = False
+        try:
+            data = self._sock.recv(max_bytes)
+        except BlockingIOError:
             if self._is_stopped:
-                if not self._has_last_read:
-                    raise ReadingStopped
-                self._has_last_read = False
-                watch.is_readable = True
-            if watch.is_readable:
-                watch.is_readable = False
-                try:
-                    data = self._sock.recv(max_bytes)
-                except BlockingIOError:
-                    continue
-                except OSError as exc:
-                    raise trio.BrokenResourceError("the connection was reset") from exc
-                if len(data) == max_bytes or watch.is_hung_up:
-                    watch.is_readable = True
-                if not data:
-                    self._at_eof = True
-                return data
-            await watch.wait_readable()
+                raise ReadingStopped from None
+            return None
+        except OSError as exc:
+            raise trio.BrokenResourceError("the connection was reset") from exc
+        if len(data) == max_bytes or watch.is_hung_up:
+            watch.is_readable = True
+        if not data:
+            self._at_eof = True
+        return data
+
+    def enlist(self, readiness: EpollReadiness, item: object) -> None:
+        """Append ``item`` to ``readiness.ready`` as soon as `receive_nowait` may find something."""
+        if self._is_stopped or self._watch.is_readable:
+            readiness.append(item)
+        else:
+            self._watch.enlisted = item
 
     def stop_reading(self) -> None:
         self._is_stopped = True
@@ -187,6 +202,9 @@ class StreamTransport:
         if data is None:
             raise ReadingStopped
         return data
+
+    def receive_nowait(self, max_bytes: int) -> bytes | None:  # noqa: ARG002  # only a wait can tell
+        return None
 
     def stop_reading(self) -> None:
         self._is_stopped = True

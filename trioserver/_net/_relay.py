@@ -1,0 +1,216 @@
+"""Callbacks of many connections, run by a few Trio tasks that pass a baton.
+
+Who holds the baton waits for the sockets of all connections, and calls ``on_receive`` for the
+frames that have come, one connection after another. A callback that returns without having waited
+costs no pass of Trio's scheduler, and its connection no Trio task. One that waits takes its runner
+along: the baton goes to another runner at that moment, and this one is the callback's own, with all
+that a Trio task may do, until the callback returns.
+
+Against a task for each connection that is two thirds of the time of a short request, and a third of
+the memory of an idle connection. What a task would give a connection, it has from elsewhere:
+
+- a scope that ends its callbacks, and nobody else's: its runner's, from the moment it waits;
+- context variables: a context of its own, in which each of its callbacks runs;
+- its turn and no more: `FRAME_BUDGET` frames, and then others have theirs;
+- order: it is in the queue of those that are ready, or with one runner, or at rest.
+"""
+
+from __future__ import annotations
+
+import logging
+import types
+from typing import TYPE_CHECKING, Any, Final, final
+
+import trio
+
+from trioserver._guard import contain
+from trioserver._net._cancelling import innermost_scope
+from trioserver._net._endings import endings_left_out
+from trioserver._net._inbox import FRAME_BUDGET
+from trioserver._net._life import Place, leave, note_why
+
+if TYPE_CHECKING:
+    from collections import deque
+    from collections.abc import Awaitable, Callable, Generator
+
+    from trioserver._net._connection import Connection
+    from trioserver._net._connections import Connections
+    from trioserver._net._readiness import EpollReadiness
+
+logger = logging.getLogger("trioserver.connection")
+
+_CALLBACK: Final = "on_receive"
+_MOST_SPARE: Final = 32
+"""Runners that are kept for callbacks that will wait; to wake one costs a third of a new one."""
+
+
+@final
+class Relay:
+    """Calls ``on_receive`` for the frames of connections with `SocketTransport`.
+
+    Args:
+      readiness: Watches their sockets; run here.
+      connections: Theirs.
+      on_receive: Called with a connection and a frame.
+    """
+
+    def __init__(
+        self,
+        readiness: EpollReadiness,
+        connections: Connections,
+        on_receive: Callable[[Connection, bytes], Awaitable[object]],
+    ) -> None:
+        self._readiness = readiness
+        self._ready: deque[Connection] = readiness.ready
+        self._connections = connections
+        self._on_receive = on_receive
+        # The scope of the runner who holds the baton; None while it is being passed.
+        self._baton: trio.CancelScope | None = None
+        self._spare = trio.lowlevel.ParkingLot()
+        self._is_over = False
+
+    async def run(self) -> None:
+        """Be a runner, and take the baton, which nobody has; until cancelled or not needed."""
+        task = trio.lowlevel.current_task()
+        is_spoilt = False
+        while True:
+            scope = self._baton = trio.CancelScope()
+            try:
+                with scope:
+                    innermost = innermost_scope(task)
+                    try:
+                        await self._call(scope, innermost)
+                    finally:
+                        is_spoilt = innermost_scope(task) is not innermost
+            except RuntimeError:
+                # The scope says that there is another one inside, and drops it.
+                if not is_spoilt:
+                    raise
+            except BaseException:
+                if self._baton is scope:
+                    self._end_all()
+                raise
+            if self._baton is not scope:
+                if len(self._spare) >= _MOST_SPARE:
+                    return
+                await self._spare.park()
+
+    def go_on(
+        self, connection: Connection, callback: str, error: BaseException | None = None
+    ) -> None:
+        """``callback`` has returned, or raised: call the next when it is due, or end them."""
+        connection._scope = None
+        connection._outbox.flush()
+        inbox = connection._inbox
+        is_frame_here = inbox.next_frame is not None
+        if (
+            error is not None
+            or connection._is_closed
+            or connection._is_cancelled
+            or self._is_over
+            or (not is_frame_here and inbox.is_over)
+        ):
+            connections = self._connections
+            note_why(connection, connections.protocol, callback, error)
+            connections.handled(connection)
+            context, connection._context = connection._context, None
+            assert context is not None, "it was with the relay"
+            context.run(connections.nursery.start_soon, leave, connection, connections)
+        elif is_frame_here:
+            self._readiness.append(connection)
+        else:
+            connection._transport.enlist(  # type: ignore[attr-defined]  # a SocketTransport
+                self._readiness, connection
+            )
+
+    @types.coroutine
+    def _call(self, scope: trio.CancelScope, innermost: object) -> Generator[Any, Any, None]:
+        """Call callbacks until the baton is passed, or ``scope`` is used up."""
+        ready, pacer = self._ready, self._connections.pacer
+        task = trio.lowlevel.current_task()
+        while True:
+            yield from self._wait()
+            for _ in range(len(ready)):
+                connection = ready.popleft()
+                connection._scope = scope
+                outbox, context = connection._outbox, connection._context
+                assert context is not None, "only what is on the relay is in its queue"
+                callbacks = self._handle(connection)
+                error = None
+                outbox.has_processor = True
+                try:
+                    try:
+                        trap = context.run(callbacks.send, None)
+                    finally:
+                        outbox.has_processor = False
+                    # It waits. Until Trio knows, nothing may go wrong: see `write_before_waiting`.
+                    self._pass_baton()
+                    yield from outbox.write_before_waiting(callbacks, context.run, trap)
+                except StopIteration:
+                    pass  # it has returned, as nearly all do
+                except BaseException as exc:  # noqa: BLE001, ASYNC103  # `_contain` raises what passes
+                    error = self._contain(connection, exc)
+                if error is None and innermost_scope(task) is not innermost:
+                    # The next callback would be cancelled with that scope.
+                    error = self._contain(connection, RuntimeError("a cancel scope was left open"))
+                self.go_on(connection, _CALLBACK, error)
+                if self._baton is not scope or connection._is_cancelled or error is not None:
+                    return
+                if pacer.is_due():
+                    break
+
+    async def _wait(self) -> None:
+        """Give others their turn, until there is something to do."""
+        if self._ready:
+            await trio.lowlevel.checkpoint()
+            self._readiness.look()
+        else:
+            await self._readiness.wait()
+        self._connections.pacer.note_turn()
+
+    def _pass_baton(self) -> None:
+        self._baton = None
+        if self._spare:
+            self._spare.unpark()
+        else:
+            self._connections.nursery.start_soon(self.run, name="trioserver relay")
+
+    async def _handle(self, connection: Connection) -> None:
+        """Call ``on_receive`` for frames that are here or that one read brings."""
+        if connection._is_closed or connection._is_cancelled:
+            return
+        inbox, on_receive = connection._inbox, self._on_receive
+        try:
+            frame = inbox.receive_frame_nowait()
+        except trio.BrokenResourceError:
+            connection.was_reset()
+            return
+        left = FRAME_BUDGET
+        while frame is not None:
+            await on_receive(connection, frame)
+            left -= 1
+            if not left or inbox.next_frame is None or connection._is_closed:
+                return
+            frame = inbox.receive_frame_nowait()
+
+    def _contain(self, connection: Connection, exc: BaseException) -> BaseException | None:
+        """See `contained`; what passes ends the connection."""
+        place = Place(connection, _CALLBACK)
+        try:
+            try:
+                with endings_left_out(connection, place):
+                    raise exc  # noqa: TRY301  # where a `with` hears of it
+            except BaseException as rest:  # noqa: BLE001, ASYNC103  # `contain` raises what passes
+                return contain(logger, place, rest)  # noqa: ASYNC104  # as above
+        except BaseException:
+            connection.cancel_callbacks()
+            self.go_on(connection, _CALLBACK)
+            raise
+        return None
+
+    def _end_all(self) -> None:
+        """Nobody will take the baton: cancelled from outside, all that is left comes to an end."""
+        self._is_over = True
+        for connection in self._connections.handled_ones:
+            if connection._context is not None and connection._scope is None:
+                self.go_on(connection, _CALLBACK)
