@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 
 READ_SIZE: Final = 64 * 1024
 """Bytes that one read asks for."""
-FRAME_BUDGET: Final = 64
+FRAME_BUDGET: Final = 32
 """Frames that are handled before others have their turn.
 
-With it the polite neighbours of a flooding client wait 0.7 ms at their p99; without it 12 ms.
+A flooding client's polite neighbours, 50 with 100 requests/s each, waited 0.07 ms at their p99
+without it, and beside it 0.09 ms with a budget of 16, 0.10 with 32, 0.14 with 64, while it was
+served 0.8, 1.2 and 1.5 million frames a second; in an earlier design without any budget, 12 ms.
 """
 
 

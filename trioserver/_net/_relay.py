@@ -6,7 +6,7 @@ costs no pass of Trio's scheduler, and its connection no Trio task. One that wai
 along: the baton goes to another runner at that moment, and this one is the callback's own, with all
 that a Trio task may do, until the callback returns.
 
-Against a task for each connection that is two thirds of the time of a short request, and a third of
+Against a task for each connection that is two thirds of the time of a short request, and a fifth of
 the memory of an idle connection. What a task would give a connection, it has from elsewhere:
 
 - a scope that ends its callbacks, and nobody else's: its runner's, from the moment it waits;
@@ -100,7 +100,8 @@ class Relay:
     ) -> None:
         """``callback`` has returned, or raised: call the next when it is due, or end them."""
         connection._scope = None
-        connection._outbox.flush()
+        if connection._outbox.joined:
+            connection._outbox.flush()
         inbox = connection._inbox
         is_frame_here = inbox.next_frame is not None
         if (
