@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -76,6 +77,7 @@ def _program(*command: str, core: int | None = SERVER_CORE) -> Iterator[Server]:
             stdout=subprocess.PIPE,
             stderr=complaints,
             text=True,
+            process_group=0,
         )
         try:
             assert process.stdout is not None
@@ -89,7 +91,8 @@ def _program(*command: str, core: int | None = SERVER_CORE) -> Iterator[Server]:
             unpin()
             yield Server(process.pid, int(said))
         finally:
-            process.kill()
+            # With the workers that it may have; they would hold its standard output open.
+            os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
 
 
