@@ -68,6 +68,8 @@ def goal_text(result: Result, goal: Goal) -> str:
     """What was wanted of us, what was reached, and what that amounts to."""
     reached = result.reached(goal)
     what = "CPU time" if goal.by == "cpu" else result.case.unit
+    if goal.ours != OURS:
+        what = f"{goal.ours}: {what}"
     bound = "at most " if goal.at_most else ""
     if goal.peer is None:
         of, mark = what, ""

@@ -43,7 +43,7 @@ class Goal:
 
     ``by="value"`` compares values, ``by="cpu"`` CPU time per operation. Ratios are ours / theirs of
     values, and theirs / ours of CPU time: above 1 we do more for the same. To have the ratio that
-    ``instead`` gives for another peer is as good as the goal.
+    ``instead`` gives for another peer is as good as the goal. ``ours`` is our row.
     """
 
     goal: float
@@ -52,6 +52,7 @@ class Goal:
     by: Literal["value", "cpu"] = "value"
     at_most: bool = False
     instead: Mapping[str, float] = attrs.field(factory=dict)
+    ours: str = OURS
 
     def verdict(self, reached: float | None) -> Verdict:
         """What a ratio of ``reached`` amounts to."""
@@ -130,10 +131,12 @@ class Result:
         """The row of ``peer``, if it was measured."""
         return next((row for row in self.rows if row.peer == peer), None)
 
-    def ratio(self, peer: str | None, by: Literal["value", "cpu"]) -> float | None:
+    def ratio(
+        self, peer: str | None, by: Literal["value", "cpu"], ours: str = OURS
+    ) -> float | None:
         """What a `Goal` compares; our own number if there is no ``peer``; None if unknown."""
-        ours = self.row(OURS)
-        our_number = None if ours is None else getattr(ours, by)
+        our_row = self.row(ours)
+        our_number = None if our_row is None else getattr(our_row, by)
         if peer is None or our_number is None:
             return our_number
         theirs = self.row(peer)
@@ -145,15 +148,15 @@ class Result:
 
     def reached(self, goal: Goal) -> float | None:
         """The ratio that ``goal`` is about, or our value if it names no peer; None if unknown."""
-        return self.ratio(goal.peer, goal.by)
+        return self.ratio(goal.peer, goal.by, goal.ours)
 
     def verdict(self, goal: Goal) -> Verdict:
         """What was reached of ``goal`` amounts to, as far as the machine was ours."""
-        compared = self.row(OURS), self.row(goal.peer) if goal.peer else None
+        compared = self.row(goal.ours), self.row(goal.peer) if goal.peer else None
         if any(row is not None and row.is_disturbed for row in compared):
             return "disturbed"
         for peer, bound in goal.instead.items():
-            ratio = self.ratio(peer, goal.by)
+            ratio = self.ratio(peer, goal.by, goal.ours)
             if ratio is not None and ratio >= bound:
                 return "goal met"
         return goal.verdict(self.reached(goal))
