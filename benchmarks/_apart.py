@@ -50,7 +50,7 @@ def measure_apart(measure: Callable[..., Figure], *args: Any) -> Figure:
     token = secrets.token_hex(16)
     order = [_durations.SECONDS, measure.__module__, measure.__qualname__, args]
     with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(
+        with subprocess.Popen(
             [sys.executable, "-m", "benchmarks._apart"],
             cwd=_ROOT,
             # setproctitle would write titles over the mark.
@@ -58,17 +58,16 @@ def measure_apart(measure: Callable[..., Figure], *args: Any) -> Figure:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
-        )
-        try:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            # It stays open: by its end the other side knows that this process has died.
-            process.stdin.write(json.dumps(order).encode() + b"\n")
-            process.stdin.flush()
-            found = process.stdout.readline()
-        finally:
-            _end_marked(token)
-            process.wait()
+        ) as process:
+            try:
+                assert process.stdin is not None
+                assert process.stdout is not None
+                # It stays open: by its end the other side knows that this process has died.
+                process.stdin.write(json.dumps(order).encode() + b"\n")
+                process.stdin.flush()
+                found = process.stdout.readline()
+            finally:
+                _end_marked(token)
         if not found:
             errors.seek(0)
             said = errors.read().decode(errors="replace")[-_SOME_ERRORS:]

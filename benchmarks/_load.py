@@ -18,7 +18,7 @@ GENERATOR: Final = "redis-benchmark"
 _GENERATOR_PATH: Final = shutil.which(GENERATOR)
 _WARMING_UP: Final = 100
 """Requests of each connection, or of all together if these are more."""
-_WARMING_UP_ALL: Final = 5_000
+_WARMING_UP_ALL: Final = 2_000
 _PATIENCE: Final = 60.0
 
 
