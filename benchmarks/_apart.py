@@ -17,7 +17,7 @@ import threading
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
@@ -29,21 +29,15 @@ if TYPE_CHECKING:
 
 _ROOT: Final = Path(__file__).parent.parent
 _MARK: Final = "BENCHMARK_APART"
-_PATIENCE: Final = 300.0
-"""Seconds after which a measurement counts as hanging."""
 _SOME_ERRORS: Final = 4000
 """The characters of its standard error that are worth telling."""
-
-
-_answers = 1
-"""Where figures go, in the process that measures."""
 
 
 class MeasurementError(Exception):
     """A measurement did not come to its end; the message has what it wrote to standard error."""
 
 
-def measure_apart(measure: Callable[..., dict[str, Figure]], *args: Any) -> dict[str, Figure]:
+def measure_apart(measure: Callable[..., Figure], *args: Any) -> Figure:
     """``measure(*args)`` in a fresh process.
 
     Args:
@@ -51,12 +45,12 @@ def measure_apart(measure: Callable[..., dict[str, Figure]], *args: Any) -> dict
       args: What JSON can carry.
 
     Raises:
-      MeasurementError: if it fails, or takes longer than anything should.
+      MeasurementError: if it fails.
     """
     token = secrets.token_hex(16)
     order = [_durations.SECONDS, measure.__module__, measure.__qualname__, args]
     with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(
+        with subprocess.Popen(
             [sys.executable, "-m", "benchmarks._apart"],
             cwd=_ROOT,
             # setproctitle would write titles over the mark.
@@ -64,36 +58,21 @@ def measure_apart(measure: Callable[..., dict[str, Figure]], *args: Any) -> dict
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
-        )
-        limit = threading.Timer(_PATIENCE, process.kill)
-        limit.start()
-        try:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            # It stays open: by its end the other side knows that this process has died.
-            process.stdin.write(json.dumps(order).encode() + b"\n")
-            process.stdin.flush()
-            answer = process.stdout.readline()
-        finally:
-            limit.cancel()
-            _end_marked(token)
-            process.wait()
-        if not answer:
+        ) as process:
+            try:
+                assert process.stdin is not None
+                assert process.stdout is not None
+                # It stays open: by its end the other side knows that this process has died.
+                process.stdin.write(json.dumps(order).encode() + b"\n")
+                process.stdin.flush()
+                found = process.stdout.readline()
+            finally:
+                _end_marked(token)
+        if not found:
             errors.seek(0)
             said = errors.read().decode(errors="replace")[-_SOME_ERRORS:]
             raise MeasurementError(f"{measure.__qualname__}{args} found nothing:\n{said}")
-    return {name: Figure(**figure) for name, figure in json.loads(answer).items()}
-
-
-def answer(figures: dict[str, Figure]) -> NoReturn:
-    """Tell what was found, and have all processes of the measurement ended.
-
-    It is called with what a measurement returns; one whose own end would take long calls it itself.
-    """
-    told = {name: attrs.asdict(figure) for name, figure in figures.items()}
-    os.write(_answers, json.dumps(told).encode() + b"\n")
-    while True:
-        signal.pause()
+    return Figure(**json.loads(found))
 
 
 def marked_here() -> list[int]:
@@ -123,9 +102,8 @@ def _end_marked(token: str) -> None:
 def main() -> None:
     """Be the process that measures."""
     # What peers print, and what they read, is not to reach the other side.
-    global _answers  # noqa: PLW0603  # as there is one standard output
     orders = open(os.dup(0), "rb")  # noqa: SIM115  # for as long as the process lives
-    _answers = os.dup(1)
+    answers = os.dup(1)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.dup2(2, 1)
@@ -137,7 +115,11 @@ def main() -> None:
             os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
-    answer(getattr(import_module(module), name)(*args))
+    figure: Figure = getattr(import_module(module), name)(*args)
+    os.write(answers, json.dumps(attrs.asdict(figure)).encode() + b"\n")
+    # Its own end might take long; the other side ends it.
+    while True:
+        signal.pause()
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ import sys
 import time
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
-from importlib.util import find_spec
-from shutil import which
 from typing import TYPE_CHECKING, Any, Final
+
+from benchmarks._needs import need_module, need_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,12 +21,11 @@ _APP: Final = "benchmarks._celery_app"
 _QUIET: Final = ("--without-gossip", "--without-mingle", "--without-heartbeat", "-l", "ERROR")
 
 
-def why_missing() -> str | None:
-    """What it lacks here, if anything."""
+def need_celery() -> None:
+    """Raises `PeerMissingError` if it lacks anything here."""
     for module in ("celery", "redis"):
-        if find_spec(module) is None:
-            return f"no module named {module!r}"
-    return None if which("redis-server") else "no program redis-server"
+        need_module(module)
+    need_program("redis-server")
 
 
 @contextmanager

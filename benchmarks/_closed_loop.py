@@ -1,6 +1,7 @@
-"""What of ``redis-benchmark -t ping_inline --csv`` the cases use, where that is not installed.
+"""Each connection sends its next requests when it has all replies to the last.
 
-It is slower, and shows the limits of a fast server less well.
+As a program it is what of ``redis-benchmark -t ping_inline --csv`` the cases use, where that is not
+installed. It is slower, and shows the limits of a fast server less well.
 """
 
 from __future__ import annotations
@@ -11,15 +12,22 @@ import selectors
 import socket
 import sys
 import time
+from contextlib import ExitStack
 from itertools import islice
 from typing import TYPE_CHECKING, Final
+
+from benchmarks import _durations
+from benchmarks._suite import Figure
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from benchmarks._servers import Server
+
 _REQUEST: Final = b"PING\r\n"
 _REPLY: Final = b"+PONG\r\n"
 _READ_SIZE: Final = 64 * 1024
+_WARMING_UP: Final = 5_000
 
 
 def load(sockets: Iterable[socket.socket], pipeline: int, requests: int) -> float:
@@ -53,6 +61,24 @@ def load(sockets: Iterable[socket.socket], pipeline: int, requests: int) -> floa
                     sock.sendall(batch)
                     missing[sock] = wanted
         return requests / (time.perf_counter() - began)
+
+
+def figure_of(server: Server, connections: int, pipeline: int) -> Figure:
+    """Requests per second of ``server`` from this process, and the CPU time of one.
+
+    All connections are there before it is measured.
+    """
+    at_least = 2 * connections * pipeline
+    with ExitStack() as stack:
+        sockets = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            for _ in range(connections)
+        ]
+        rate = load(sockets, pipeline, max(_WARMING_UP, at_least))
+        requests = max(at_least, int(rate * _durations.SECONDS))
+        began = server.cpu
+        rate = load(sockets, pipeline, requests)
+        return Figure(rate, (server.cpu - began) / requests * 1e6)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -44,3 +45,9 @@ def cpu_seconds(pids: Iterable[int]) -> float:
     # what clock_getcpuclockid(3) returns.
     clocks = ((~pid << 3) | _CPU_CLOCK_OF_ALL_THREADS for pid in pids)
     return sum(time.clock_gettime(clock) for clock in clocks)
+
+
+def kept_waiting(pid: int) -> float:
+    """Seconds in which the main thread of ``pid`` was to run, and something else ran instead."""
+    _, waited, _ = Path(f"/proc/{pid}/schedstat").read_text().split()
+    return int(waited) / 1e9

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SECONDS = 1.0
+SECONDS = 0.6
 """Of one measurement of one peer; read it as an attribute of this module, since it may be set."""
 WARM_UP = 0.3
 """The share of `SECONDS` that passes under full load before measuring begins."""

@@ -18,7 +18,7 @@ GENERATOR: Final = "redis-benchmark"
 _GENERATOR_PATH: Final = shutil.which(GENERATOR)
 _WARMING_UP: Final = 100
 """Requests of each connection, or of all together if these are more."""
-_WARMING_UP_ALL: Final = 5_000
+_WARMING_UP_ALL: Final = 2_000
 _PATIENCE: Final = 60.0
 
 
@@ -28,24 +28,25 @@ def load(server: Server, connections: int, pipeline: int) -> Figure:
     Connecting costs the server CPU time too, so that of a shorter run is taken off.
     """
     few = max(_WARMING_UP_ALL * min(pipeline, 4), connections * pipeline * 2)
-    rate = _run(server, connections, pipeline, few)
+    rate = drive(server.port, connections, pipeline, few)
     many = max(few * 2, int(rate * _durations.SECONDS))
     began = server.cpu
-    _run(server, connections, pipeline, few)
+    drive(server.port, connections, pipeline, few)
     between = server.cpu
-    rate = _run(server, connections, pipeline, few + many)
+    rate = drive(server.port, connections, pipeline, few + many)
     used = (server.cpu - between) - (between - began)
     return Figure(rate, used / many * 1e6)
 
 
-def _run(server: Server, connections: int, pipeline: int, requests: int) -> float:
+def drive(port: int, connections: int, pipeline: int, requests: int) -> float:
+    """Send so many; how many were answered a second."""
     program = [_GENERATOR_PATH or sys.executable]
     if _GENERATOR_PATH is None:
         program += ["-m", "benchmarks._closed_loop"]
     said = subprocess.run(  # noqa: S603  # the load generator
         [
             *program,
-            *("-h", "127.0.0.1", "-p", str(server.port), "-t", "ping_inline", "--csv"),
+            *("-h", "127.0.0.1", "-p", str(port), "-t", "ping_inline", "--csv"),
             *("-n", str(requests), "-c", str(connections), "-P", str(pipeline)),
         ],
         capture_output=True,

@@ -5,6 +5,10 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import subprocess
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 
 class PeerMissingError(Exception):
@@ -40,3 +44,18 @@ def need_swoole() -> str:
     if "swoole" not in found.stdout.split():
         raise PeerMissingError("`php -m` does not list swoole")
     return php
+
+
+def missing(needs: Mapping[str, Callable[[], object]]) -> dict[str, str]:
+    """The peers that cannot be measured here, and what they lack.
+
+    Args:
+      needs: What raises `PeerMissingError`, for each peer by its name.
+    """
+    found = {}
+    for name, need in needs.items():
+        try:
+            need()
+        except PeerMissingError as exc:
+            found[name] = str(exc)
+    return found

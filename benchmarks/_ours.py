@@ -1,92 +1,94 @@
-"""A server of ours in this process, asked to do what peers do."""
+"""Our tasks: ``python -m trioserver``, with an app that posts what it is asked to post.
+
+So what is measured is what is deployed, in a process of its own with all that it does there; peers,
+which are libraries, run in the measuring process.
+"""
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, TypeVar
-
-import trio
+import json
+import socket
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks import _durations
 from benchmarks._meter import Meter
-from benchmarks._work import Same
-from trioserver import Settings, serve
+from benchmarks._servers import Server
+from benchmarks.served import Served
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Iterator
+    from typing import IO, Self
 
     from benchmarks._suite import Figure
-    from trioserver import Completion, Server
 
-ResultT = TypeVar("ResultT")
-
-
-def settings(workers: int, in_flight: int) -> Settings:
-    """Those with which ``in_flight`` tasks are queued or running at a time."""
-    return Settings(
-        bind="127.0.0.1:0",
-        task_worker_num=workers,
-        max_queued_tasks=max(1, in_flight - workers),
-        log_level="warning",
-    )
+_FEW: Final = 2_000
+"""Tasks that are enough to learn roughly how many there are in a second."""
 
 
-def with_server(
-    app: object, its_settings: Settings, measure: Callable[[Server], Awaitable[ResultT]]
-) -> ResultT:
-    """What ``measure`` finds with a server that then stops as servers do."""
+class Asker:
+    """A client of `_asked.Asked`, or of a peer that answers such questions."""
 
-    async def main() -> ResultT:
-        async with trio.open_nursery() as nursery:
-            server = await nursery.start(serve, app, its_settings)
-            found = await measure(server)
-            server.shutdown()
-        return found
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self._socket = socket.create_connection(("127.0.0.1", server.port))
+        self._answers: IO[bytes] = self._socket.makefile("rb")
 
-    return trio.run(main)
+    def __enter__(self) -> Self:
+        return self
 
+    def __exit__(self, *_exc: object) -> None:
+        self._answers.close()
+        self._socket.close()
 
-async def rate_under_load(
-    post: Callable[[], Awaitable[object]], finished: Callable[[], int]
-) -> Figure:
-    """Tasks a second while ``post`` is called for as long as it returns.
-
-    Args:
-      finished: How many have finished until now.
-    """
-
-    async def post_all() -> None:
-        while True:
-            await post()
-
-    async with trio.open_nursery() as posting:
-        posting.start_soon(post_all)
-        await trio.sleep(_durations.warm_up())
-        before = finished()
-        meter = Meter()
-        await trio.sleep(_durations.SECONDS)
-        figure = meter.rate(finished() - before)
-        posting.cancel_scope.cancel()
-    return figure
+    def ask(self, name: str, *arguments: object) -> Any:
+        """The answer."""
+        self._socket.sendall(json.dumps([name, *arguments]).encode() + b"\r\n")
+        return json.loads(self._answers.readline())
 
 
-def rate_of_same(workers: int, in_flight: int, data: object, *, by_app: bool) -> Figure:
-    """Tasks a second that give back ``data``.
+@contextmanager
+def served(app: str, **settings: int | str) -> Iterator[Asker]:
+    """``python -m trioserver benchmarks._asked:APP`` while inside."""
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        Served(Path(directory), f"benchmarks._asked:{app}", *flags) as server,
+        Asker(Server(server.pid, server.wait_ready())) as asker,
+    ):
+        yield asker
+
+
+def bounds(workers: int, in_flight: int) -> dict[str, int]:
+    """The settings with which ``in_flight`` tasks are queued or running at a time."""
+    return {"task_worker_num": workers, "max_queued_tasks": max(1, in_flight - workers)}
+
+
+def rate_of_posted(workers: int, in_flight: int, size: int, *, by_app: bool = False) -> Figure:
+    """Tasks a second that give back ``size`` bytes, or a number if that is 0.
 
     Args:
       by_app: Whether the app's ``on_finish`` hears of them, or one that is given with each.
     """
-    finished = 0
+    with served("Asked", **bounds(workers, in_flight)) as asker:
+        asker.ask("post_by_app" if by_app else "post", size)
+        time.sleep(_durations.warm_up())
+        before = asker.ask("heard")
+        meter = Meter()
+        time.sleep(_durations.SECONDS)
+        return meter.rate(asker.ask("heard") - before)
 
-    async def count(completion: Completion) -> None:  # noqa: ASYNC124  # as it must be
-        nonlocal finished
-        # Peers unpickle every result, so results are looked at here too.
-        assert completion.error is None
-        finished += 1
 
-    async def measure(server: Server) -> Figure:
-        if by_app:
-            return await rate_under_load(partial(server.task, data), lambda: Same.finished)
-        return await rate_under_load(partial(server.task, data, on_finish=count), lambda: finished)
-
-    return with_server(Same, settings(workers, in_flight), measure)
+def rate_of_run_tasks(workers: int, in_flight: int) -> Figure:
+    """Tasks a second that give back a number, all of them in one call of ``server.run_tasks``."""
+    with served("Asked", **bounds(workers, in_flight)) as asker:
+        asker.ask("run_tasks", _FEW)  # what happens only once
+        rate = _FEW / asker.ask("run_tasks", _FEW)
+        asker.ask("run_tasks", round(rate * _durations.warm_up()))
+        count = round(rate * _durations.SECONDS)
+        meter = Meter()
+        asker.ask("run_tasks", count)
+        return meter.rate(count)

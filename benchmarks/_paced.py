@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import select
 import socket
 import statistics
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from benchmarks._cores import cpu_seconds
+from benchmarks._cores import cpu_seconds, kept_waiting
 from benchmarks._generators import Generator, wait_to_begin
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ class Paced:
     """Seconds that the server used."""
     own_cpu: float
     """The share of a core that this program used."""
+    kept_waiting: float
+    """The share of time in which it or the server was kept from running by something else."""
 
 
 class Client:
@@ -155,10 +158,12 @@ def main() -> None:
     gc.collect()
     gc.disable()
     wait_to_begin()
+    kept = kept_waiting(options.pid) + kept_waiting(os.getpid())
     server, own, began = cpu_seconds([options.pid]), time.process_time(), time.perf_counter()
     load.run(int(options.rate * options.seconds))
     server, own = cpu_seconds([options.pid]) - server, time.process_time() - own
     elapsed = time.perf_counter() - began
+    kept = kept_waiting(options.pid) + kept_waiting(os.getpid()) - kept
     latencies, lateness = sorted(latency for _, latency in load.replies), sorted(load.lateness)
     paced = Paced(
         requests=len(latencies),
@@ -168,6 +173,7 @@ def main() -> None:
         late_p99=_quantile(lateness, 0.99),
         server_cpu=server,
         own_cpu=own / elapsed,
+        kept_waiting=kept / elapsed,
     )
     print(json.dumps(attrs.asdict(paced)))
 

@@ -24,6 +24,7 @@ _COLOURS: Final = {
     "goal met": "#2e8540",
     "floor met": "#c78a00",
     "below the floor": "#b3261e",
+    "disturbed": "#888888",
 }
 _WIDTH: Final = 9.0
 _BAR_HEIGHT: Final = 0.32
@@ -92,7 +93,7 @@ def _plot_goals(reached: list[tuple[Result, Goal]]) -> Figure:
     for at, (result, goal) in enumerate(reached):
         ratio = result.reached(goal)
         assert ratio is not None
-        colour = _COLOURS[goal.verdict(ratio)]
+        colour = _COLOURS[result.verdict(goal)]
         part, floor = _part(ratio, goal), _part(goal.floor, goal)
         axes.plot([1, part], [at, at], color=colour, linewidth=1)
         axes.plot(part, at, "o", color=colour, markersize=6)

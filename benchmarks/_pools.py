@@ -8,14 +8,16 @@ import time
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from importlib.util import find_spec
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import trio
 import trio_parallel
 
-from benchmarks import _celery, _durations, _swoole
+from benchmarks import _celery, _durations
 from benchmarks._meter import Meter
+from benchmarks._needs import missing, need_module, need_swoole
+from benchmarks._swoole import SWOOLE
 from benchmarks._work import nap, same
 
 if TYPE_CHECKING:
@@ -31,19 +33,18 @@ PEBBLE: Final = "Pebble"
 POOL: Final = "multiprocessing.Pool"
 CELERY: Final = "Celery with Redis"
 PLAIN: Final = "trio_parallel.run_sync"
-_MODULES: Final = {LOKY: "loky", PEBBLE: "pebble"}
+IMAP: Final = "Pool.imap, chunksize 1"
 _ALL_WORKERS: Final = 0.1
 """Seconds of a task, several of which for each worker make a pool start all of them."""
 
-MISSING: Final[Mapping[str, str]] = {
-    **{
-        name: f"no module named {module!r}"
-        for name, module in _MODULES.items()
-        if find_spec(module) is None
-    },
-    **({CELERY: reason} if (reason := _celery.why_missing()) else {}),
-    **_swoole.MISSING,
-}
+MISSING: Final[Mapping[str, str]] = missing(
+    {
+        LOKY: partial(need_module, "loky"),
+        PEBBLE: partial(need_module, "pebble"),
+        CELERY: _celery.need_celery,
+        SWOOLE: need_swoole,
+    }
+)
 """Peers that cannot be measured here, and why."""
 
 

@@ -32,6 +32,11 @@ def text_of(result: Result) -> str:
     # A column that nobody has anything for says nothing.
     used = [at for at in range(len(table[0])) if at < 2 or any(line[at] for line in table[1:])]
     lines += _aligned([[line[at] for at in used] for line in table])
+    lines += [
+        f"  {row.peer}: other load disturbed {len(disturbed)} of {len(row.figures)} rounds"
+        for row in result.rows
+        if (disturbed := [figure for figure in row.figures if figure.is_disturbed])
+    ]
     lines += [f"  {row.peer} FAILED: {row.failure}" for row in result.failures]
     lines += [f"  without {peer}: {reason}" for peer, reason in result.missing.items()]
     lines += [f"  {goal_text(result, goal)}" for goal in case.goals]
@@ -63,14 +68,20 @@ def goal_text(result: Result, goal: Goal) -> str:
     """What was wanted of us, what was reached, and what that amounts to."""
     reached = result.reached(goal)
     what = "CPU time" if goal.by == "cpu" else result.case.unit
+    if goal.ours != OURS:
+        what = f"{goal.ours}: {what}"
     bound = "at most " if goal.at_most else ""
     if goal.peer is None:
         of, mark = what, ""
     else:
         of, mark = f"{what} against {goal.peer}", " x"
     numbers = "" if reached is None else f"{number_text(reached)}{mark}, "
-    wanted = f"goal {bound}{number_text(goal.goal)}{mark}, floor {number_text(goal.floor)}{mark}"
-    return f"{of}: {numbers}{wanted}: {goal.verdict(reached)}"
+    wanted = f"goal {bound}{number_text(goal.goal)}{mark}"
+    wanted += "".join(
+        f" or {number_text(than)}{mark} {peer}" for peer, than in goal.instead.items()
+    )
+    wanted += f", floor {number_text(goal.floor)}{mark}"
+    return f"{of}: {numbers}{wanted}: {result.verdict(goal)}"
 
 
 def number_text(number: float | None) -> str:
@@ -119,4 +130,4 @@ def _row_of(result: Result, row: Row) -> dict[str, Any]:
 
 def _goal_of(result: Result, goal: Goal) -> dict[str, Any]:
     reached = result.reached(goal)
-    return {**attrs.asdict(goal), "reached": reached, "verdict": goal.verdict(reached)}
+    return {**attrs.asdict(goal), "reached": reached, "verdict": result.verdict(goal)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -65,10 +66,10 @@ def _ours() -> Iterator[Server]:
 
 
 @contextmanager
-def _program(*command: str) -> Iterator[Server]:
+def _program(*command: str, core: int | None = SERVER_CORE) -> Iterator[Server]:
     """A command that prints its port when it listens."""
     # asyncio complains of clients that leave: of interest only if the server does not start.
-    with tempfile.TemporaryFile("w+") as complaints, pinned(SERVER_CORE):
+    with tempfile.TemporaryFile("w+") as complaints, pinned(core):
         process = subprocess.Popen(  # noqa: S603  # a peer of ours
             command,
             cwd=ROOT,
@@ -76,6 +77,7 @@ def _program(*command: str) -> Iterator[Server]:
             stdout=subprocess.PIPE,
             stderr=complaints,
             text=True,
+            process_group=0,
         )
         try:
             assert process.stdout is not None
@@ -89,14 +91,22 @@ def _program(*command: str) -> Iterator[Server]:
             unpin()
             yield Server(process.pid, int(said))
         finally:
-            process.kill()
+            # With the workers that it may have; they would hold its standard output open.
+            os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
 
 
-def _module(name: str, *arguments: str) -> AbstractContextManager[Server]:
+def peer(
+    name: str, *arguments: str, core: int | None = SERVER_CORE
+) -> AbstractContextManager[Server]:
+    """``python -m benchmarks.peers.NAME ARGUMENTS``, on one core or on any.
+
+    Raises:
+      PeerMissingError: if it would need uvloop, which is not here.
+    """
     if "--uvloop" in arguments:
         need_module("uvloop")
-    return _program(sys.executable, "-m", f"benchmarks.peers.{name}", *arguments)
+    return _program(sys.executable, "-m", f"benchmarks.peers.{name}", *arguments, core=core)
 
 
 def _swoole() -> AbstractContextManager[Server]:
@@ -105,12 +115,12 @@ def _swoole() -> AbstractContextManager[Server]:
 
 SERVERS: Final[Mapping[str, Callable[[], AbstractContextManager[Server]]]] = {
     OURS: _ours,
-    PLAIN_TRIO: lambda: _module("trio_tcp"),
-    ASYNCIO_STREAMS: lambda: _module("aio_streams"),
-    ASYNCIO_PROTOCOL: lambda: _module("aio_protocol"),
-    UVLOOP_STREAMS: lambda: _module("aio_streams", "--uvloop"),
-    UVLOOP_PROTOCOL: lambda: _module("aio_protocol", "--uvloop"),
-    UVLOOP_JOINED: lambda: _module("aio_protocol", "--uvloop", "--joined"),
+    PLAIN_TRIO: lambda: peer("trio_tcp"),
+    ASYNCIO_STREAMS: lambda: peer("aio_streams"),
+    ASYNCIO_PROTOCOL: lambda: peer("aio_protocol"),
+    UVLOOP_STREAMS: lambda: peer("aio_streams", "--uvloop"),
+    UVLOOP_PROTOCOL: lambda: peer("aio_protocol", "--uvloop"),
+    UVLOOP_JOINED: lambda: peer("aio_protocol", "--uvloop", "--joined"),
     SWOOLE: _swoole,
 }
 """By name, what starts each; `PeerMissingError` comes out of it if that is not possible here."""

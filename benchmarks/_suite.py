@@ -19,19 +19,22 @@ OURS: Final = "trioserver"
 PATIENCE: Final = 300
 """Seconds after which a peer that has not been measured in one round has failed."""
 
-Verdict = Literal["goal met", "floor met", "below the floor", "not measured"]
+Verdict = Literal["goal met", "floor met", "below the floor", "not measured", "disturbed"]
 
 
 @attrs.frozen
 class Figure:
     """One measurement: ``value`` in its case's unit, ``cpu`` in µs of the server per operation.
 
-    ``more`` is shown beside them: other numbers by name and unit, the same ones for all peers.
+    ``more`` is shown beside them: other numbers by name and unit, the same ones for all peers. A
+    figure that other load on the machine has changed is ``is_disturbed``, and counts for nothing
+    where there are others.
     """
 
     value: float
     cpu: float | None = None
     more: Mapping[str, float] = attrs.field(factory=dict)
+    is_disturbed: bool = False
 
 
 @attrs.frozen
@@ -39,7 +42,8 @@ class Goal:
     """How our median must stand to that of ``peer``, or alone if there is none.
 
     ``by="value"`` compares values, ``by="cpu"`` CPU time per operation. Ratios are ours / theirs of
-    values, and theirs / ours of CPU time: above 1 we do more for the same.
+    values, and theirs / ours of CPU time: above 1 we do more for the same. To have the ratio that
+    ``instead`` gives for another peer is as good as the goal. ``ours`` is our row.
     """
 
     goal: float
@@ -47,6 +51,8 @@ class Goal:
     peer: str | None = None
     by: Literal["value", "cpu"] = "value"
     at_most: bool = False
+    instead: Mapping[str, float] = attrs.field(factory=dict)
+    ours: str = OURS
 
     def verdict(self, reached: float | None) -> Verdict:
         """What a ratio of ``reached`` amounts to."""
@@ -64,9 +70,9 @@ class Goal:
 class Case:
     """One thing to measure, for us and for peers.
 
-    A peer whose measure raises `PeerMissingError` is left out, with that reason; so are those that
-    are known to be ``missing`` from the start. One that raises anything else has failed: its row
-    says so, and the run goes on.
+    A peer whose measure raises `PeerMissingError` is left out, with that reason; so are those of
+    which ``missing`` knows the reason from the start. One that raises anything else has failed: its
+    row says so, and the run goes on.
     """
 
     name: str
@@ -87,20 +93,30 @@ class Row:
     failure: str | None = None
 
     @property
+    def is_disturbed(self) -> bool:
+        """Whether other load has changed all of its figures."""
+        return bool(self.figures) and all(figure.is_disturbed for figure in self.figures)
+
+    @property
+    def sound(self) -> tuple[Figure, ...]:
+        """Those that medians are of: all but the disturbed, or all of these."""
+        return tuple(one for one in self.figures if not one.is_disturbed) or self.figures
+
+    @property
     def value(self) -> float | None:
         """The median value."""
-        return _median(figure.value for figure in self.figures)
+        return _median(figure.value for figure in self.sound)
 
     @property
     def cpu(self) -> float | None:
         """The median CPU time of the server per operation, in µs."""
-        return _median(figure.cpu for figure in self.figures)
+        return _median(figure.cpu for figure in self.sound)
 
     @property
     def more(self) -> dict[str, float | None]:
         """The medians of the other numbers."""
-        names = dict.fromkeys(name for figure in self.figures for name in figure.more)
-        return {name: _median(figure.more.get(name) for figure in self.figures) for name in names}
+        names = dict.fromkeys(name for figure in self.sound for name in figure.more)
+        return {name: _median(figure.more.get(name) for figure in self.sound) for name in names}
 
 
 @attrs.frozen
@@ -115,10 +131,12 @@ class Result:
         """The row of ``peer``, if it was measured."""
         return next((row for row in self.rows if row.peer == peer), None)
 
-    def ratio(self, peer: str | None, by: Literal["value", "cpu"]) -> float | None:
+    def ratio(
+        self, peer: str | None, by: Literal["value", "cpu"], ours: str = OURS
+    ) -> float | None:
         """What a `Goal` compares; our own number if there is no ``peer``; None if unknown."""
-        ours = self.row(OURS)
-        our_number = None if ours is None else getattr(ours, by)
+        our_row = self.row(ours)
+        our_number = None if our_row is None else getattr(our_row, by)
         if peer is None or our_number is None:
             return our_number
         theirs = self.row(peer)
@@ -130,7 +148,18 @@ class Result:
 
     def reached(self, goal: Goal) -> float | None:
         """The ratio that ``goal`` is about, or our value if it names no peer; None if unknown."""
-        return self.ratio(goal.peer, goal.by)
+        return self.ratio(goal.peer, goal.by, goal.ours)
+
+    def verdict(self, goal: Goal) -> Verdict:
+        """What was reached of ``goal`` amounts to, as far as the machine was ours."""
+        compared = self.row(goal.ours), self.row(goal.peer) if goal.peer else None
+        if any(row is not None and row.is_disturbed for row in compared):
+            return "disturbed"
+        for peer, bound in goal.instead.items():
+            ratio = self.ratio(peer, goal.by, goal.ours)
+            if ratio is not None and ratio >= bound:
+                return "goal met"
+        return goal.verdict(self.reached(goal))
 
     @property
     def failures(self) -> list[Row]:
@@ -146,7 +175,7 @@ def run_case(case: Case, rounds: int, tell: Callable[[str], None]) -> Result:
       tell: Hears what is being measured.
     """
     figures: dict[str, list[Figure]] = {name: [] for name in case.peers}
-    missing = dict(case.missing)
+    missing = {name: case.missing[name] for name in case.peers if name in case.missing}
     failures: dict[str, str] = {}
     for number in range(1, rounds + 1):
         for name, measure in case.peers.items():

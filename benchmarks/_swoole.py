@@ -5,28 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
-from shutil import which
 from typing import Any, Final
 
 from benchmarks import _durations
 from benchmarks._meter import Meter
+from benchmarks._needs import need_swoole
 from benchmarks._suite import Figure
 
 SWOOLE: Final = "Swoole"
-_SCRIPT: Final = Path(__file__).with_name("swoole_tasks.php")
+_SCRIPT: Final = Path(__file__).parent / "peers" / "swoole_tasks.php"
 _NO_LOAD: Final = 0
-
-
-def why_missing() -> str | None:
-    """What it lacks here, if anything."""
-    php = which("php")
-    if php is None:
-        return "no program php"
-    modules = subprocess.run([php, "-m"], capture_output=True, text=True, check=True)  # noqa: S603  # as found
-    return None if "swoole" in modules.stdout.split() else "`php -m` does not list swoole"
-
-
-MISSING: Final = {SWOOLE: reason} if (reason := why_missing()) else {}
 
 
 def rate(workers: int, in_flight: int, size: int) -> Figure:
@@ -42,7 +30,7 @@ def latencies(workers: int, count: int) -> tuple[list[float], Meter]:
 
 def _run(mode: str, workers: int, in_flight: int, size: int, amount: float) -> tuple[Any, Meter]:
     numbers = (workers, in_flight, size, _durations.warm_up(), amount)
-    command = ["php", str(_SCRIPT), mode, *map(str, numbers)]
+    command = [need_swoole(), str(_SCRIPT), mode, *map(str, numbers)]
     meter = None
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as php:  # noqa: S603  # ours
         try:

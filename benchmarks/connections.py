@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from benchmarks import _durations
-from benchmarks._closed_loop import load
+from benchmarks._closed_loop import figure_of
 from benchmarks._needs import PeerMissingError
 from benchmarks._paced import offering
 from benchmarks._servers import (
@@ -22,14 +22,13 @@ from benchmarks._servers import (
 from benchmarks._suite import OURS, Case, Figure, Goal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 COUNTS: Final = (10, 100, 1_000, 10_000)
 MOST: Final = COUNTS[-1]
 RATE: Final = 10_000.0
 """Requests per second over all connections, however many there are."""
 _FIRST: Final = 10
-_WARMING_UP: Final = 5_000
 _SPARE_FILES: Final = 200
 _REQUEST: Final = b"PING\r\n"
 _REPLY: Final = b"+PONG\r\n"
@@ -38,17 +37,10 @@ _REPLY: Final = b"+PONG\r\n"
 def _busy(name: str, connections: int) -> Figure:
     """Each connection sends its next request when it has its reply."""
     _need_files(connections + _SPARE_FILES)
-    with serving(name) as server, ExitStack() as stack:
-        sockets = [
-            stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
-            for _ in range(connections)
-        ]
-        rate = load(sockets, 1, max(_WARMING_UP, 2 * connections))
-        requests = max(2 * connections, int(rate * _durations.SECONDS))
-        began = server.cpu
-        rate = load(sockets, 1, requests)
-        used = server.cpu - began
-        return Figure(used / requests * 1e6, more={"requests/s": rate})
+    with serving(name) as server:
+        figure = figure_of(server, connections, 1)
+    assert figure.cpu is not None
+    return Figure(figure.cpu, more={"requests/s": figure.value})
 
 
 def _paced(name: str, connections: int) -> Figure:
@@ -100,18 +92,22 @@ def _row(name: str, connections: int) -> str:
     return name if connections == MOST else f"{name}, {connections:,} connections"
 
 
+_SLEEPING: Final = (OURS, UVLOOP_PROTOCOL)
+"""When servers sleep in between, what wakes them costs most, and that is alike for all."""
 _PEERS: Final = (OURS, PLAIN_TRIO, ASYNCIO_PROTOCOL, UVLOOP_PROTOCOL, SWOOLE)
 
 
-def _growth(case: str, title: str, measure: Callable[[str, int], Figure]) -> Case:
+def _growth(
+    case: str, title: str, measure: Callable[[str, int], Figure], peers: Iterable[str]
+) -> Case:
     return Case(
         case,
         title,
         "CPU µs a request",
         {
             _row(name, connections): partial(measure, name, connections)
-            for name in _PEERS
-            for connections in reversed(COUNTS)
+            for name in peers
+            for connections in (reversed(COUNTS) if name == OURS else (MOST, COUNTS[0]))
         },
         (Goal(1.3, 1.8, _row(OURS, COUNTS[0]), at_most=True),),
         is_lower_better=True,
@@ -119,8 +115,13 @@ def _growth(case: str, title: str, measure: Callable[[str, int], Figure]) -> Cas
 
 
 CASES: Final = (
-    _growth("growth-busy", f"full load from {MOST:,} connections and fewer", _busy),
-    _growth("growth-paced", f"{RATE:,.0f} requests/s over {MOST:,} connections and fewer", _paced),
+    _growth("growth-busy", f"full load from {MOST:,} connections and fewer", _busy, _PEERS),
+    _growth(
+        "growth-paced",
+        f"{RATE:,.0f} requests/s over {MOST:,} connections and fewer",
+        _paced,
+        _SLEEPING,
+    ),
     Case(
         "idle-connections",
         f"{MOST:,} connections that have asked once",

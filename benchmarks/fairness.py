@@ -1,6 +1,8 @@
 """What polite clients notice of one that floods: 50 of them, each with 100 requests a second.
 
 The 99th percentile is the median of those of many short windows; the longest is the longest of all.
+Other load on these cores makes the calm look like a flood, and the flood harmless. So where server
+or generator were kept from running too often it is measured again, and at last counts as disturbed.
 """
 
 from __future__ import annotations
@@ -31,6 +33,18 @@ POLITE: Final = 50
 RATE_EACH: Final = 100.0
 _TIMES: Final = 2
 """Percentiles want more requests than means."""
+_UNDISTURBED: Final = 0.02
+"""The share of time for which they may be kept from running. On an idle machine it is about 1 %;
+other load that takes 5 % of one core makes it 3 %, and the 99th percentile several times longer."""
+_ATTEMPTS: Final = 3
+
+
+def _undisturbed(measure: Callable[[str], Figure], name: str) -> Figure:
+    for _ in range(_ATTEMPTS):
+        figure = measure(name)
+        if not figure.is_disturbed:
+            break
+    return figure
 
 
 def _calm(name: str) -> Figure:
@@ -58,8 +72,9 @@ def _figure(paced: Paced, flood: float = 0.0) -> Figure:
             "longest ms": paced.longest * 1e3,
             "flood, replies/s": flood,
             "generator late, p99 ms": paced.late_p99 * 1e3,
-            "its core in use, %": paced.own_cpu * 100,
+            "kept waiting, %": paced.kept_waiting * 100,
         },
+        is_disturbed=paced.kept_waiting > _UNDISTURBED,
     )
 
 
@@ -75,8 +90,8 @@ CASES: Final = (
         "fairness",
         f"one client floods beside {POLITE} with {RATE_EACH:.0f} requests/s each",
         "p99 ms",
-        {name: partial(_flooded, name) for name in _PEERS}
-        | {calm(name): partial(_calm, name) for name in _PEERS},
+        {name: partial(_undisturbed, _flooded, name) for name in _PEERS}
+        | {calm(name): partial(_undisturbed, _calm, name) for name in (OURS, UVLOOP_PROTOCOL)},
         (
             Goal(1.5, 3.0, calm(OURS), at_most=True),
             Goal(1 / 20, 1 / 5, UVLOOP_PROTOCOL, at_most=True),

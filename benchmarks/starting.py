@@ -8,20 +8,21 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from typing import Final
 
+from benchmarks._apart import measure_apart
 from benchmarks._meter import Meter
-from benchmarks._parts import one
 from benchmarks._suite import OURS, Case, Figure, Goal
 
 TASK_WORKERS: Final = 4
 MANAGED: Final = "trioserver, 3 event workers"
 
 
-def ours(name: str, event_workers: int) -> dict[str, Figure]:
+def ours(event_workers: int) -> Figure:
     """Seconds until it is ready: it listens, and its task workers have started."""
     command = [
-        *(sys.executable, "-m", "trioserver", "benchmarks._work:Same"),
+        *(sys.executable, "-m", "trioserver", "benchmarks._asked:Asked"),
         *("--bind", "127.0.0.1:0"),
         *("--worker-num", str(event_workers), "--task-worker-num", str(TASK_WORKERS)),
     ]
@@ -44,7 +45,7 @@ def ours(name: str, event_workers: int) -> dict[str, Figure]:
             server.communicate()
         finally:
             server.kill()
-    return {name: figure}
+    return figure
 
 
 CASES: Final = (
@@ -52,7 +53,7 @@ CASES: Final = (
         "start",
         f"start to ready, {TASK_WORKERS} task workers",
         "s",
-        {OURS: one(ours, OURS, 1), MANAGED: one(ours, MANAGED, 3)},
+        {OURS: partial(measure_apart, ours, 1), MANAGED: partial(measure_apart, ours, 3)},
         (Goal(0.6, 1.0, at_most=True),),
         is_lower_better=True,
     ),

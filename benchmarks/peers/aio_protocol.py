@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
 from benchmarks.peers._aio import BACKLOG, run
 from benchmarks.peers._lines import REPLY, Lines, LineTooLongError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
+
+    OnReceive = Callable[["Connection", bytes], Awaitable[None]]
 
 _MANY: Final = 64 * 1024
 """Bytes that may wait for the handler, or to be joined, until it must wait itself."""
@@ -26,7 +29,8 @@ class Connection(asyncio.Protocol):
     _transport: asyncio.Transport
     _task: asyncio.Task[None]
 
-    def __init__(self) -> None:
+    def __init__(self, on_receive: OnReceive) -> None:
+        self._on_receive = on_receive
         self._loop = asyncio.get_running_loop()
         self._chunks: list[bytes] = []
         self._is_reading = True
@@ -78,7 +82,7 @@ class Connection(asyncio.Protocol):
             await writer
 
     async def _run(self) -> None:
-        lines = Lines()
+        lines, on_receive = Lines(), self._on_receive
         try:
             while not self._is_closed:
                 if not self._chunks:
@@ -99,8 +103,8 @@ class Connection(asyncio.Protocol):
 class JoiningConnection(Connection):
     """Writes replies together: at the latest when the handler waits for anything."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, on_receive: OnReceive) -> None:
+        super().__init__(on_receive)
         self._replies: list[bytes] = []
         self._size = 0
 
@@ -127,15 +131,19 @@ async def on_receive(connection: Connection, _line: bytes) -> None:
     await connection.send(REPLY)
 
 
-async def main() -> None:
-    """Serve."""
-    factory: Callable[[], Connection] = (
-        JoiningConnection if "--joined" in sys.argv[1:] else Connection
-    )
+async def serve(factory: Callable[[], Connection]) -> None:
+    """Serve, with a connection of ``factory`` for each client."""
     loop = asyncio.get_running_loop()
     server = await loop.create_server(factory, "127.0.0.1", 0, backlog=BACKLOG)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
+
+
+async def main() -> None:
+    """Serve."""
+    await serve(
+        partial(JoiningConnection if "--joined" in sys.argv[1:] else Connection, on_receive)
+    )
 
 
 if __name__ == "__main__":
