@@ -113,7 +113,9 @@ class Placement:
             room = chosen.room(window)
             if self.run_times.is_long:
                 room = min(room, max(1, chosen.slots - len(chosen.handed)))
-            count = max(1, min(math.ceil(queue.shared / ready), room))
+            # As much to each, but not less than is worth a message and a worker that it wakes.
+            fair = max(queue.shared / ready, min(queue.shared, self.run_times.worth_waking))
+            count = max(1, min(math.ceil(fair), room))
             self._hand(chosen, queue.next_ones(chosen.number, count))
         if queue.shared and any(self._free(window)):
             self._set_alarm(self._clock() + WINDOW)
