@@ -163,6 +163,15 @@ async def test_a_stopped_worker_gives_back_what_it_has_not_begun(gate: Gate) -> 
     assert not any(completion.error.begun for completion in workers.finished)  # type: ignore[union-attr]
 
 
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="Linux alone has such policies")
+async def test_workers_take_nobody_off_a_core_by_waking_up() -> None:
+    """However short tasks are, the event worker runs on while it hands them over."""
+    async with open_workers() as workers:
+        policy = await workers.pool.run_sync(os.sched_getscheduler, (0,))
+
+    assert policy == os.SCHED_BATCH
+
+
 async def test_workers_import_no_trio() -> None:
     """An app without it starts four times as quickly; of this package, only what they need."""
     async with open_workers() as workers:
