@@ -18,10 +18,6 @@ def checked(number: int, data: bytes) -> tuple[int, bytes]:
     return number, data
 
 
-def made(number: int, size: int) -> bytes:
-    return bytes([number]) * size
-
-
 def keep(data: Any) -> None:
     """Have ``data`` outlive its task."""
     _kept.append(data)

@@ -42,8 +42,8 @@ async def test_bodies_of_every_size_come_back_as_they_went(app: ModuleType) -> N
 
 
 @pytest.mark.usefixtures("form")
-async def test_more_than_there_is_room_for(gate: Gate) -> None:
-    """They go by the socket, none is mixed up, and each keeps its turn."""
+async def test_more_is_queued_than_there_is_room_for(gate: Gate) -> None:
+    """None is mixed up, and each keeps its turn."""
     count = 3 * REGION_SIZE // MIB
     async with open_workers(1, APP) as workers:
         waits = await workers.post(task_app.wait, gate.path)
@@ -60,14 +60,16 @@ async def test_more_than_there_is_room_for(gate: Gate) -> None:
         assert completion.result == (number, bytes([number]) * MIB)
 
 
-async def test_results_that_nobody_reads_yet_are_kept() -> None:
-    """More than the worker has room for, while the server's loop stands still."""
+async def test_more_in_hand_than_there_is_room_for() -> None:
+    """Of orders, and of results, since the server's loop stands still and reads none."""
     count = 2 * REGION_SIZE // MIB
     async with open_worker(APP, max_task_size=4 * MIB) as worker:
-        seqs = worker.hand(*[(body_app.made, number, MIB) for number in range(count)])
+        seqs = worker.hand(
+            *[(body_app.checked, number, bytes([number]) * MIB) for number in range(count)]
+        )
         time.sleep(0.3)  # noqa: ASYNC251  # as one that stands still does
         for number, seq in enumerate(seqs):
-            assert await worker.result(seq) == bytes([number]) * MIB
+            assert await worker.result(seq) == (number, bytes([number]) * MIB)
 
 
 @pytest.mark.usefixtures("form")

@@ -29,6 +29,7 @@ The path of one task, and the module that owns each step:
 ``_running_orders``  one order, whatever the user's code does; ``_task``: Task, what that sees
 ``_wire``            the records between the two
 ``_recorder``        the memory that survives a death; ``_progress_page``: its part for progress
+``_arena``           memory for large bodies, behind that one
 ``_worker_page``     that memory as the dispatcher's side has it
 ``_inline``          another engine: no processes, for tests; ``_inline_worker``: one of its workers
 ``_finishing``       the loops behind the channel of completions, which call ``on_finish``

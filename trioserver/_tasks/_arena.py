@@ -12,7 +12,8 @@ it lies. The rules:
    and the task has an object of its own. A report's body is copied out when its record is read, and
    the count of those that were read, which lies before the orders, has the worker use their places
    again, in the order of their records.
-3. A body for which there is no room goes by the socket.
+3. A body for which there is no room goes by the socket. So do all where shared memory is a file
+   (macOS): the server would be killed at its next write if the disk were full.
 4. The lowest place that fits is taken, so as many pages are in memory as bodies were under way at
    once, and those are in the processor's cache. When all has been quiet for a while, they are given
    back.
@@ -23,6 +24,7 @@ No trio, no attrs: task workers load this module.
 from __future__ import annotations
 
 import mmap
+import os
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable  # noqa: TC003  # cheap, and needed to read the signature
@@ -36,6 +38,7 @@ from trioserver._tasks._wire import ELSEWHERE, WireError
 LARGE: Final = 16 * 1024
 """Bytes from which on a body is worth a place of its own."""
 REGION_SIZE: Final = 16 * 1024 * 1024
+_ROOM: Final = REGION_SIZE if hasattr(os, "memfd_create") else 0
 _HEAD_SIZE: Final = 64 * 1024  # where maps may begin, on every system
 ARENA_SIZE: Final = _HEAD_SIZE + 2 * REGION_SIZE
 """Bytes behind the flight recorder; most of it is never touched, and takes no memory then."""
@@ -90,7 +93,7 @@ class WorkerArena:
         self._orders = memoryview(orders)
         self._head = self._orders[:8].cast("Q")
         self._reports = memoryview(mmap.mmap(fd, REGION_SIZE, offset=PAGE_SIZE + _REPORTS))
-        self._space = Space(REGION_SIZE)
+        self._space = Space(_ROOM)
         # Places that are taken, in the order of their reports, and how many were given back.
         self._taken: deque[int] = deque()
         self._given_back = 0
@@ -135,7 +138,7 @@ class Arena:
         self._map = mmap.mmap(fd, ARENA_SIZE, offset=PAGE_SIZE)
         self._view = memoryview(self._map)
         self._head = self._view[:8].cast("Q")
-        self._space = Space(REGION_SIZE)
+        self._space = Space(_ROOM)
         # Where the bodies of orders are, by their seqs.
         self._taken: dict[int, int] = {}
         self._read = 0

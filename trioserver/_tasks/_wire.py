@@ -4,7 +4,8 @@ Rules:
 1. Each direction is a stream of records, and a record is a fixed header and a body. There is no
    message around records, so any number of them can travel in one system call.
 2. A body is opaque here. What a user posted is pickled once, in the process that posted it, and
-   unpickled once, in the worker (the results the other way round).
+   unpickled once, in the worker (the results the other way round). A large one lies elsewhere, and
+   its record says where (see `_arena`).
 3. Byte order and sizes are the machine's own: the two ends are one machine and one Python.
 
 No trio, no attrs: task workers load this module.
