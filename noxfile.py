@@ -5,7 +5,7 @@ from __future__ import annotations
 import nox
 
 nox.options.default_venv_backend = "uv|virtualenv"
-nox.options.sessions = ["lint", "types", "tests", "coverage", "examples"]
+nox.options.sessions = ["lint", "types", "tests", "coverage", "examples", "guard"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
@@ -57,6 +57,13 @@ def examples(session: nox.Session) -> None:
     """The examples, each served and talked to."""
     install(session, "tests")
     session.run("python", "-m", "pytest", "tests/test_examples.py", *session.posargs)
+
+
+@nox.session
+def guard(session: nox.Session) -> None:
+    """Whether any fast path is lost: ratios to peers in the same run, half a minute."""
+    install(session)
+    session.run("python", "-m", "benchmarks.guard")
 
 
 @nox.session(default=False)

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 GENERATOR: Final = "redis-benchmark"
 _GENERATOR_PATH: Final = shutil.which(GENERATOR)
-_WARMING_UP: Final = 100
-"""Requests of each connection, or of all together if these are more."""
-_WARMING_UP_ALL: Final = 2_000
+_FEW: Final = 2_000
+"""Requests that are enough to warm up, for each of some that travel together."""
+_SOME: Final = 50
 _PATIENCE: Final = 60.0
 
 
@@ -27,8 +27,9 @@ def load(server: Server, connections: int, pipeline: int) -> Figure:
 
     Connecting costs the server CPU time too, so that of a shorter run is taken off.
     """
-    few = max(_WARMING_UP_ALL * min(pipeline, 4), connections * pipeline * 2)
-    rate = drive(server.port, connections, pipeline, few)
+    few = max(_FEW * min(pipeline, 4), connections * pipeline * 2)
+    # To warm up, and to learn the rate, not all of them are needed, which take long to connect.
+    rate = drive(server.port, min(connections, _SOME), pipeline, few)
     many = max(few * 2, int(rate * _durations.SECONDS))
     began = server.cpu
     drive(server.port, connections, pipeline, few)

@@ -18,7 +18,7 @@ from benchmarks._report import number_text
 BEGIN: Final = "<!-- figures -->"
 END: Final = "<!-- end of figures -->"
 PLOT: Final = "goals.svg"
-_HEAD: Final = ("case", "ours", "theirs", "reached", "goal", "floor", "verdict")
+_HEAD: Final = ("case", "in", "ours", "theirs", "reached", "goal", "floor", "verdict")
 
 
 def markdown_of(results: dict[str, Any], plot: str | None = None) -> str:
@@ -47,14 +47,14 @@ def _where(machine: dict[str, Any]) -> str:
 
 def _row(case: dict[str, Any], goal: dict[str, Any]) -> tuple[str, ...]:
     rows = {row["peer"]: row for row in case["rows"]}
-    unit = "CPU µs" if goal["by"] == "cpu" else case["unit"]
+    unit = "CPU µs each" if goal["by"] == "cpu" else case["unit"]
     key = "cpu_us" if goal["by"] == "cpu" else "value"
 
     def number(peer: str) -> str:
         found = rows[peer][key] if peer in rows else None
         return "not measured" if found is None else number_text(found)
 
-    ours = f"{number(goal['ours'])} {unit}"
+    ours = number(goal["ours"])
     if goal["ours"] != case["ours"]:
         ours += f" ({goal['ours'].removeprefix(case['ours']).lstrip(', ')})"
     mark = "" if goal["peer"] is None else " x"
@@ -64,7 +64,7 @@ def _row(case: dict[str, Any], goal: dict[str, Any]) -> tuple[str, ...]:
     wanted += "".join(f", or {than} x {peer}" for peer, than in goal["instead"].items())
     reached = "" if goal["reached"] is None else f"{number_text(goal['reached'])}{mark}"
     floor = f"{bound}{number_text(goal['floor'])}{mark}"
-    return case["title"], ours, theirs, reached, wanted, floor, goal["verdict"]
+    return case["title"], unit, ours, theirs, reached, wanted, floor, goal["verdict"]
 
 
 def put_into(text: str, markdown: str) -> str:

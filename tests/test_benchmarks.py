@@ -177,11 +177,11 @@ def test_the_figures_of_the_readme_come_from_the_results() -> None:
     assert text.splitlines() == [
         "2030-01-02, a processor, 2 cores, Linux 7, CPython 3.11.7, trio 2.",
         "",
-        "| case | ours | theirs | reached | goal | floor | verdict |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-        "| title | 2.00 things/s | theirs: 4.00 | 0.500 x | 0.400 x | 0.300 x | goal met |",
-        "| title | 2.00 things/s |  | 2.00 | at most 3.00 | at most 4.00 | goal met |",
-        "| title | 2.00 things/s | absent: not measured |  | 1.00 x | 1.00 x | not measured |",
+        "| case | in | ours | theirs | reached | goal | floor | verdict |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| title | things/s | 2.00 | theirs: 4.00 | 0.500 x | 0.400 x | 0.300 x | goal met |",
+        "| title | things/s | 2.00 |  | 2.00 | at most 3.00 | at most 4.00 | goal met |",
+        "| title | things/s | 2.00 | absent: not measured |  | 1.00 x | 1.00 x | not measured |",
         "",
         "![What is reached of each goal](results/goals.svg)",
     ]
