@@ -109,11 +109,6 @@ class Outbox:
         self.room = HIGH_WATER - size
         return True
 
-    def join_next(self, data: bytes) -> None:
-        """As `join`, for fewer bytes than there is `room` for."""
-        self.joined.append(data)
-        self.room -= len(data) + LEAST_ROOM
-
     async def send_all(self, data: bytes) -> None:
         """Send ``data`` after what is here, and wait until the kernel has it all.
 

@@ -116,7 +116,7 @@ class Relay:
             connections.handled(connection)
             context, connection._context = connection._context, None
             assert context is not None, "it was with the relay"
-            context.run(connections.nursery.start_soon, leave, connection, connections)
+            connections.nursery.start_soon(leave, connection, connections, context)
         elif is_frame_here:
             self._readiness.append(connection)
         else:
@@ -150,7 +150,8 @@ class Relay:
                 except StopIteration:
                     pass  # it has returned, as nearly all do
                 except BaseException as exc:  # noqa: BLE001, ASYNC103  # `_contain` raises what passes
-                    error = self._contain(connection, exc)
+                    # There, so that the log may tell what its variables say.
+                    error = context.run(self._contain, connection, exc)
                 if error is None and innermost_scope(task) is not innermost:
                     # The next callback would be cancelled with that scope.
                     error = self._contain(connection, RuntimeError("a cancel scope was left open"))
