@@ -295,10 +295,10 @@ async def test_the_log_of_a_failure_has_its_context(*, waits: bool) -> None:
     logged_by: list[str] = []
 
     class Handler(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:  # noqa: ARG002
+        def emit(self, record: logging.LogRecord) -> None:
             logged_by.append(who.get())
 
-    async def on_receive(stream: Connection, frame: bytes) -> None:  # noqa: ARG001
+    async def on_receive(stream: Connection, frame: bytes) -> None:
         who.set("this one")
         if waits:
             await trio.lowlevel.checkpoint()

@@ -71,21 +71,10 @@ class Relay:
 
     async def run(self) -> None:
         """Be a runner, and take the baton, which nobody has; until cancelled or not needed."""
-        task = trio.lowlevel.current_task()
-        is_spoilt = False
         while True:
             scope = self._baton = trio.CancelScope()
             try:
-                with scope:
-                    innermost = innermost_scope(task)
-                    try:
-                        await self._call(scope, innermost)
-                    finally:
-                        is_spoilt = innermost_scope(task) is not innermost
-            except RuntimeError:
-                # The scope says that there is another one inside, and drops it.
-                if not is_spoilt:
-                    raise
+                await self._call_inside(scope)
             except BaseException:
                 if self._baton is scope:
                     self._end_all()
@@ -124,11 +113,28 @@ class Relay:
                 self._readiness, connection
             )
 
+    async def _call_inside(self, scope: trio.CancelScope) -> None:
+        raised: BaseException | None = None
+        try:
+            with scope:
+                try:
+                    await self._call(scope)
+                except BaseException as exc:
+                    raised = exc
+                    raise
+        except RuntimeError as exc:
+            if exc is raised:
+                raise
+            # The scope says that a callback has left another one open inside, and drops it.
+        finally:
+            del raised  # it would keep itself alive
+
     @types.coroutine
-    def _call(self, scope: trio.CancelScope, innermost: object) -> Generator[Any, Any, None]:
+    def _call(self, scope: trio.CancelScope) -> Generator[Any, Any, None]:
         """Call callbacks until the baton is passed, or ``scope`` is used up."""
         ready, pacer = self._ready, self._connections.pacer
         task = trio.lowlevel.current_task()
+        innermost = innermost_scope(task)
         while True:
             yield from self._wait()
             for _ in range(len(ready)):
