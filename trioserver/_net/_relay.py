@@ -13,6 +13,9 @@ the memory of an idle connection. What a task would give a connection, it has fr
 - context variables: a context of its own, in which each of its callbacks runs;
 - its turn and no more: `FRAME_BUDGET` frames, and then others have theirs;
 - order: it is in the queue of those that are ready, or with one runner, or at rest.
+
+One thing it has not: a Trio task of its own from one callback to the next. What Trio ties to a
+task, an open scope or the ownership of a `trio.Lock`, is a callback's, and ends with it.
 """
 
 from __future__ import annotations
