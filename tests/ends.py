@@ -13,7 +13,8 @@ import trio.testing
 from net import PATIENCE, tcp_pair
 
 from trioserver._net import _readiness
-from trioserver._net._readiness import TrioReadiness, open_readiness
+from trioserver._net._readiness import open_readiness
+from trioserver._net._readiness_plain import TrioReadiness
 from trioserver._net._transport import SocketTransport
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ import trio.testing
 from ends import End, each_way, one_end, opened, raising
 
 from trioserver._net import _readiness
-from trioserver._net._readiness import TrioReadiness, open_readiness
+from trioserver._net._readiness import open_readiness
+from trioserver._net._readiness_plain import TrioReadiness
 from trioserver._net._transport import ReadingStopped
 
 if TYPE_CHECKING:

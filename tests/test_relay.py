@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
@@ -240,3 +241,77 @@ async def test_cancelled_from_outside() -> None:
         await trio.sleep_forever()
 
     assert seen.events.count("server stopped") == 4
+
+
+async def test_a_context_variable_is_reset_by_the_next_callback() -> None:
+    """All callbacks of a connection run in one context, and not in copies of it."""
+    seen = Seen()
+
+    async def on_connect(stream: Connection) -> None:  # noqa: ASYNC124  # never waits
+        stream.state.token = who.set("connected")
+
+    async def on_receive(stream: Connection, frame: bytes) -> None:
+        who.reset(stream.state.token)
+        stream.state.token = who.set("received")
+        await stream.send_frame(frame)
+
+    async def on_close(stream: Connection) -> None:
+        seen.add(who.get())
+        await trio.lowlevel.checkpoint()
+        who.reset(stream.state.token)
+        seen.add(who.get())
+
+    async with serving(on_connect=on_connect, on_receive=on_receive, on_close=on_close) as net:
+        client = net.connect()
+        await client.send_all(b"1\n2\n")
+        await client.send_eof()
+        assert await receive_all(client) == b"1\n2\n"
+        await seen.wait("nobody")
+    assert seen.events == ["received", "nobody"]
+
+
+async def test_on_connect_that_fails_has_its_context_at_the_end_too() -> None:
+    """Also where no frame was ever handled."""
+    seen = Seen()
+
+    async def on_connect(stream: Connection) -> None:  # noqa: ASYNC124  # never waits
+        stream.state.token = who.set("connected")
+        raise ValueError("no good")
+
+    async def on_close(stream: Connection) -> None:  # noqa: ASYNC124
+        who.reset(stream.state.token)
+        seen.add(who.get())
+
+    async with serving(
+        on_connect=on_connect, on_receive=echo, on_close=on_close, may_fail=True
+    ) as net:
+        net.connect()
+        await seen.wait("nobody")
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_the_log_of_a_failure_has_its_context(*, waits: bool) -> None:
+    """Filters of the app's may add what its context variables say of the connection."""
+    logged_by: list[str] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            logged_by.append(who.get())
+
+    async def on_receive(stream: Connection, frame: bytes) -> None:
+        who.set("this one")
+        if waits:
+            await trio.lowlevel.checkpoint()
+        raise ValueError("no good")
+
+    handler = Handler(logging.ERROR)
+    logger = logging.getLogger("trioserver.connection")
+    logger.addHandler(handler)
+    try:
+        async with serving(on_receive=on_receive, may_fail=True) as net:
+            client = net.connect()
+            await client.send_all(b"x\n")
+            assert await receive_all(client) == b""
+    finally:
+        logger.removeHandler(handler)
+    assert logged_by == ["this one"]

@@ -13,7 +13,6 @@ that (`greet`), if anything does, and one for what comes after it (`leave`).
 
 from __future__ import annotations
 
-import contextvars
 import logging
 from typing import TYPE_CHECKING, Final
 
@@ -24,6 +23,7 @@ from trioserver._guard import contained
 from trioserver._net._endings import endings_left_out
 
 if TYPE_CHECKING:
+    import contextvars
     from collections.abc import Callable
 
     from trioserver._net._connection import Connection
@@ -63,13 +63,23 @@ async def greet(
         callbacks = _greet(connection, connections.protocol, place)
         error = await contained(logger, place, connection.run_callbacks, callbacks)
     finally:
-        # ``on_receive`` sees the context variables that ``on_connect`` has set.
-        connection._context = contextvars.copy_context()
+        # This task's own and no copy: what ``on_connect`` has set, ``on_receive`` may reset.
+        connection._context = trio.lowlevel.current_task().context
         go_on(connection, place.callback, error)
 
 
-async def leave(connection: Connection, connections: Connections) -> None:
-    """Live from the last frame on; `note_why` was called, and `Connections.handled`."""
+async def leave(
+    connection: Connection, connections: Connections, context: contextvars.Context
+) -> None:
+    """Live from the last frame on, in ``context``, that of the callbacks so far.
+
+    `note_why` was called, and `Connections.handled`.
+    """
+    leaving = _leave(connection, connections)
+    await connection._outbox.write_before_waiting(leaving, context.run)
+
+
+async def _leave(connection: Connection, connections: Connections) -> None:
     try:
         await connections.wait_may_close(connection)
     finally:

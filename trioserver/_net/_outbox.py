@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import trio
 
+from trioserver._net._cancelling import TELLS_STATUS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
 
@@ -106,13 +108,8 @@ class Outbox:
         if not self.has_processor or self._pieces or size > HIGH_WATER or self._error is not None:
             return False
         self.joined.append(data)
-        self.room = HIGH_WATER - size
+        self.room = HIGH_WATER - size if TELLS_STATUS else 0
         return True
-
-    def join_next(self, data: bytes) -> None:
-        """As `join`, for fewer bytes than there is `room` for."""
-        self.joined.append(data)
-        self.room -= len(data) + LEAST_ROOM
 
     async def send_all(self, data: bytes) -> None:
         """Send ``data`` after what is here, and wait until the kernel has it all.

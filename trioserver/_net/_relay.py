@@ -13,6 +13,9 @@ the memory of an idle connection. What a task would give a connection, it has fr
 - context variables: a context of its own, in which each of its callbacks runs;
 - its turn and no more: `FRAME_BUDGET` frames, and then others have theirs;
 - order: it is in the queue of those that are ready, or with one runner, or at rest.
+
+One thing it has not: a Trio task of its own from one callback to the next. What Trio ties to a
+task, an open scope or the ownership of a `trio.Lock`, is a callback's, and ends with it.
 """
 
 from __future__ import annotations
@@ -71,21 +74,10 @@ class Relay:
 
     async def run(self) -> None:
         """Be a runner, and take the baton, which nobody has; until cancelled or not needed."""
-        task = trio.lowlevel.current_task()
-        is_spoilt = False
         while True:
             scope = self._baton = trio.CancelScope()
             try:
-                with scope:
-                    innermost = innermost_scope(task)
-                    try:
-                        await self._call(scope, innermost)
-                    finally:
-                        is_spoilt = innermost_scope(task) is not innermost
-            except RuntimeError:
-                # The scope says that there is another one inside, and drops it.
-                if not is_spoilt:
-                    raise
+                await self._call_inside(scope)
             except BaseException:
                 if self._baton is scope:
                     self._end_all()
@@ -116,7 +108,7 @@ class Relay:
             connections.handled(connection)
             context, connection._context = connection._context, None
             assert context is not None, "it was with the relay"
-            context.run(connections.nursery.start_soon, leave, connection, connections)
+            connections.nursery.start_soon(leave, connection, connections, context)
         elif is_frame_here:
             self._readiness.append(connection)
         else:
@@ -124,11 +116,28 @@ class Relay:
                 self._readiness, connection
             )
 
+    async def _call_inside(self, scope: trio.CancelScope) -> None:
+        raised: BaseException | None = None
+        try:
+            with scope:
+                try:
+                    await self._call(scope)
+                except BaseException as exc:
+                    raised = exc
+                    raise
+        except RuntimeError as exc:
+            if exc is raised:
+                raise
+            # The scope says that a callback has left another one open inside, and drops it.
+        finally:
+            del raised  # it would keep itself alive
+
     @types.coroutine
-    def _call(self, scope: trio.CancelScope, innermost: object) -> Generator[Any, Any, None]:
+    def _call(self, scope: trio.CancelScope) -> Generator[Any, Any, None]:
         """Call callbacks until the baton is passed, or ``scope`` is used up."""
         ready, pacer = self._ready, self._connections.pacer
         task = trio.lowlevel.current_task()
+        innermost = innermost_scope(task)
         while True:
             yield from self._wait()
             for _ in range(len(ready)):
@@ -150,7 +159,8 @@ class Relay:
                 except StopIteration:
                     pass  # it has returned, as nearly all do
                 except BaseException as exc:  # noqa: BLE001, ASYNC103  # `_contain` raises what passes
-                    error = self._contain(connection, exc)
+                    # There, so that the log may tell what its variables say.
+                    error = context.run(self._contain, connection, exc)
                 if error is None and innermost_scope(task) is not innermost:
                     # The next callback would be cancelled with that scope.
                     error = self._contain(connection, RuntimeError("a cancel scope was left open"))
