@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
@@ -97,6 +98,20 @@ async def test_attributes() -> None:
         (2, 1, peers[1], None),
         (1, 2, peers[2], None),
     ]
+
+
+async def test_connections_can_be_held_weakly() -> None:
+    """As those of a room are: who has left is in no set any more."""
+    room: weakref.WeakSet[Connection] = weakref.WeakSet()
+
+    async def enter(stream: Connection) -> None:  # noqa: ASYNC124  # as it must be
+        room.add(stream)
+
+    async with serving("tcp", on_receive=echo, on_connect=enter) as net:
+        client = net.connect()
+        await client.send_all(b"in\n")
+        assert await receive_exactly(client, 3) == b"in\n"
+        assert len(room) == 1
 
 
 @each_carrier

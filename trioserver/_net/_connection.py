@@ -36,6 +36,7 @@ class Connection(trio.abc.HalfCloseableStream):
     """
 
     __slots__ = (
+        "__weakref__",
         "_background",
         "_connections",
         "_context",
