@@ -158,7 +158,7 @@ def _case(load: str) -> Case:
         {
             OURS: partial(measure_apart, ours, load),
             EXECUTOR: partial(measure_apart, pool, EXECUTOR, load),
-            APPLIED: partial(measure_apart, pool, POOL, load),
+            **({APPLIED: partial(measure_apart, pool, POOL, load)} if load == WITH_GOAL else {}),
             PLAIN: partial(measure_apart, plain, load),
             IDEAL: partial(measure_apart, ideal, load),
         },
