@@ -126,11 +126,12 @@ def ideal(load: str) -> Figure:
         process.start()
     for _ in processes:
         results.get()
+    meter = Meter()
     begin.set()
-    rate = sum(results.get() for _ in processes)
+    figure = Figure(sum(results.get() for _ in processes), is_disturbed=meter.is_disturbed)
     for process in processes:
         process.join()
-    return Figure(rate)
+    return figure
 
 
 def _loop(
