@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks import _apart, _durations, _load, _meter, _pools, guard, latency
-from benchmarks._cores import cpu_seconds
 from benchmarks._apart import MeasurementError, measure_apart
+from benchmarks._cores import cpu_seconds
 from benchmarks._needs import PeerMissingError, missing, need_module, need_program
 from benchmarks._report import json_of, text_of
 from benchmarks._servers import (
