@@ -51,3 +51,11 @@ def kept_waiting(pid: int) -> float:
     """Seconds in which the main thread of ``pid`` was to run, and something else ran instead."""
     _, waited, _ = Path(f"/proc/{pid}/schedstat").read_text().split()
     return int(waited) / 1e9
+
+
+def busy_seconds() -> float:
+    """Seconds that all cores have worked until now, or that other machines had of them."""
+    with Path("/proc/stat").open() as stat:
+        _, user, nice, system, _, _, irq, softirq, stolen, *_ = stat.readline().split()
+    ticks = sum(map(int, (user, nice, system, irq, softirq, stolen)))
+    return ticks / os.sysconf("SC_CLK_TCK")

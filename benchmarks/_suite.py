@@ -151,9 +151,9 @@ class Result:
         return self.ratio(goal.peer, goal.by, goal.ours)
 
     def verdict(self, goal: Goal) -> Verdict:
-        """What was reached of ``goal`` amounts to, as far as the machine was ours."""
+        """What was reached of ``goal`` amounts to; other load spoils values, but not CPU time."""
         compared = self.row(goal.ours), self.row(goal.peer) if goal.peer else None
-        if any(row is not None and row.is_disturbed for row in compared):
+        if goal.by == "value" and any(row is not None and row.is_disturbed for row in compared):
             return "disturbed"
         for peer, bound in goal.instead.items():
             ratio = self.ratio(peer, goal.by, goal.ours)

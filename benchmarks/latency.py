@@ -32,7 +32,8 @@ def _count() -> int:
 
 def _figure(seconds: list[float], meter: Meter) -> Figure:
     p99 = quantile(seconds, 0.99) * 1e6
-    return Figure(quantile(seconds, 0.5) * 1e6, meter.cpu(len(seconds)), {"p99 µs": p99})
+    cpu = meter.cpu(len(seconds))
+    return Figure(quantile(seconds, 0.5) * 1e6, cpu, {"p99 µs": p99}, meter.is_disturbed)
 
 
 def ours(event_workers: int) -> Figure:

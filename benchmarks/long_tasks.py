@@ -126,11 +126,12 @@ def ideal(load: str) -> Figure:
         process.start()
     for _ in processes:
         results.get()
+    meter = Meter()
     begin.set()
-    rate = sum(results.get() for _ in processes)
+    figure = Figure(sum(results.get() for _ in processes), is_disturbed=meter.is_disturbed)
     for process in processes:
         process.join()
-    return Figure(rate)
+    return figure
 
 
 def _loop(
@@ -158,7 +159,7 @@ def _case(load: str) -> Case:
         {
             OURS: partial(measure_apart, ours, load),
             EXECUTOR: partial(measure_apart, pool, EXECUTOR, load),
-            APPLIED: partial(measure_apart, pool, POOL, load),
+            **({APPLIED: partial(measure_apart, pool, POOL, load)} if load == WITH_GOAL else {}),
             PLAIN: partial(measure_apart, plain, load),
             IDEAL: partial(measure_apart, ideal, load),
         },

@@ -56,7 +56,7 @@ def echo() -> Figure:
         meter = Meter()
         requests = _requests()
         rate = _send(server.port, requests)
-        return Figure(rate, meter.cpu(requests))
+        return Figure(rate, meter.cpu(requests), is_disturbed=meter.is_disturbed)
 
 
 def _with_tasks(asker: Asker) -> Figure:
@@ -70,7 +70,7 @@ def _with_tasks(asker: Asker) -> Figure:
     last = time.perf_counter() - answered
     finished = meter.rate(posted)
     more = {"tasks finished/s": finished.value, "s from last reply to last finish": last}
-    return Figure(rate, finished.cpu, more)
+    return Figure(rate, finished.cpu, more, finished.is_disturbed)
 
 
 def _requests() -> int:

@@ -85,24 +85,27 @@ def swoole(workers: int) -> Figure:
 
 
 def _case(workers: int) -> Case:
-    # It is far behind, and takes long to start: once is enough.
-    pools = (EXECUTOR, LOKY, PEBBLE, *([CELERY] if workers == WITH_GOALS else []))
+    # What takes long to start and is far behind, or close to another row of ours, is here only.
+    is_whole = workers == WITH_GOALS
+    pools = (EXECUTOR, LOKY, PEBBLE, *([CELERY] if is_whole else []))
+    variants = {BY_APP: by_app, MANAGED: managed} if is_whole else {}
     return Case(
         f"tiny-tasks-{workers}",
         f"tiny tasks, {workers} worker{'s'[: workers > 1]}, {IN_FLIGHT:,} in flight",
         "tasks/s",
         {
             OURS: partial(measure_apart, ours, workers),
-            BY_APP: partial(measure_apart, by_app, workers),
             RUN_TASKS: partial(measure_apart, run_tasks, workers),
-            MANAGED: partial(measure_apart, managed, workers),
+            **{
+                name: partial(measure_apart, measure, workers) for name, measure in variants.items()
+            },
             **{name: partial(measure_apart, pool, name, workers) for name in pools},
             IMAP: partial(measure_apart, imap, workers),
             PLAIN: partial(measure_apart, plain, workers),
             SWOOLE: partial(measure_apart, swoole, workers),
         },
         (Goal(4, 2, SWOOLE), Goal(5, 2.5, IMAP, ours=RUN_TASKS), Goal(40, 25, EXECUTOR))
-        if workers == WITH_GOALS
+        if is_whole
         else (),
         missing=MISSING,
     )

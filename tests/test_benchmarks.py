@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import subprocess
+import sys
+import time
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks import _apart, _durations, _load, _pools, guard, latency
+from benchmarks import _apart, _durations, _load, _meter, _pools, guard, latency
 from benchmarks._apart import MeasurementError, measure_apart
+from benchmarks._cores import cpu_seconds
 from benchmarks._needs import PeerMissingError, missing, need_module, need_program
 from benchmarks._report import json_of, text_of
 from benchmarks._servers import (
@@ -140,6 +144,27 @@ def test_other_load_on_the_machine_is_no_success() -> None:
     result = _of((OURS, [Figure(4.0)] * 3), ("calm", [disturbed, sound, disturbed]), goal=goal)
     assert result.reached(goal) == 4.0
     assert result.verdict(goal) == "below the floor"
+
+
+def test_other_load_does_not_change_cpu_time() -> None:
+    goal = Goal(2.0, 1.0, "theirs", by="cpu")
+    theirs = [Figure(1.0, 6.0, is_disturbed=True)]
+    assert (
+        _of((OURS, [Figure(9.0, 2.0)]), ("theirs", theirs), goal=goal).verdict(goal) == "goal met"
+    )
+
+
+def test_a_meter_notices_what_else_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(_apart._MARK, uuid.uuid4().hex)  # only processes that start with it have it
+    burning = subprocess.Popen([sys.executable, "-c", "while True: pass"], env={})
+    try:
+        before, used = _meter._cpu_elsewhere(), cpu_seconds([burning.pid])
+        while cpu_seconds([burning.pid]) < used + 0.2:
+            time.sleep(0.01)
+        assert _meter._cpu_elsewhere() - before > 0.15  # it is counted in ticks of 0.01
+    finally:
+        burning.kill()
+        burning.wait()
 
 
 def test_one_peer_may_stand_in_for_another() -> None:
