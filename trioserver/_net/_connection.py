@@ -45,6 +45,7 @@ class Connection(trio.abc.HalfCloseableStream):
         "_is_closed",
         "_is_closed_here",
         "_is_sending_over",
+        "_is_slow",
         "_outbox",
         "_scope",
         "_state",
@@ -70,6 +71,7 @@ class Connection(trio.abc.HalfCloseableStream):
         self._scope: trio.CancelScope | None = None
         self._is_cancelled = False
         # Theirs, if they run on a relay: what one sets, the next one sees, and no other connection.
+        self._is_slow = False  # whether the last one has waited
         self._context: contextvars.Context | None = None
         # Made when they are first asked for: most connections need neither.
         self._state: types.SimpleNamespace | None = None
