@@ -110,10 +110,12 @@ async def test_what_on_finish_has_begun_takes_its_turn_when_that_has_returned(
         await bench.on_finish(completion)
         if completion.data == "first":
             background.start_soon(bench.pool.run_tasks, ["background"] * 20)
+            await trio.sleep(1)  # so it has begun before this returns
 
     async with bench.open(on_finish, max_queued_tasks=1), trio.open_nursery() as background:
         await bench.post("first")
         await bench.run()
+        await trio.sleep(1)
         background.start_soon(bench.post, "other")
         await bench.run(8)
         assert [completion.data for completion in bench.finished] == ["first", "other"]
@@ -144,6 +146,8 @@ async def test_nothing_is_kept_of_what_was_heard(autojump_clock: MockClock, stat
                 failure = Failure("ValueError: no good", "", b"")
                 bench.engine.finish(0, status=status, body=failure.pack())
             bench.engine.send(0)
+            bench.engine.messages.clear()
+            bench.engine.ran.clear()
             await wait_all_tasks_blocked()
             assert job() is None
         finally:

@@ -30,8 +30,8 @@ _OK: Final = int(Status.OK)  # a plain number is compared faster
 class Completion:
     """How a task ended: what ``on_finish`` gets, exactly once for every accepted task.
 
-    ``result`` raises an error like ``error`` if there is one, as a future's does. Data and result are unpickled
-    when they are first asked for.
+    ``result`` raises an error like ``error`` if there is one, as a future's does. Data and result
+    are unpickled when they are first asked for.
     """
 
     __slots__ = ("_data", "_error", "_job", "_result")
