@@ -328,11 +328,23 @@ class World(ModelEngine):
             self._check_worker(worker)
         assert len(places) == len(self.alive)
         assert set(places) == self.alive, "a job is lost, or in two places"
+        self._check_nobody_idles()
         assert self.counts == (len(places) - running, running)
         for job in places:
             cancelled = self.facts[job].cancelled
             assert cancelled is None or cancelled == job.attempt, "it is tried again"
             assert job.attempt <= job.options.retries + 1
+
+    def _check_nobody_idles(self) -> None:
+        """What the queue has for somebody is handed over now, or when the alarm rings."""
+        placement = self.dispatcher._placement
+        if not self.dispatcher._books.queue.shared:
+            return
+        worth_a_look = placement._worth_a_look
+        chosen = placement._choose(min(placement.run_times.window, self.policy.max_window))
+        placement._worth_a_look = worth_a_look
+        rings_soon = self.alarm is not None and self.alarm <= self.now + WINDOW
+        assert chosen is None or rings_soon, "a job waits that a worker could have"
 
     def _check_worker(self, worker: Worker) -> None:
         slots = self.policy.concurrency

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +12,9 @@ import trio
 from pool_bench import Bench, FakeStream, as_connection
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from trioserver._errors import TaskFailed
 from trioserver._tasks._finishing import MAX_LOOPS
+from trioserver._tasks._wire import Failure, Status
 
 if TYPE_CHECKING:
     from trioserver._tasks._values import Completion
@@ -94,6 +98,60 @@ async def test_room_that_on_finish_does_not_use_goes_to_the_other_line(
 
     assert refused == [0]
     assert sorted(bench.results) == [0, 1, 2, 3, 4]
+
+
+async def test_what_on_finish_has_begun_takes_its_turn_when_that_has_returned(
+    autojump_clock: MockClock,
+) -> None:
+    """One long list of tasks must not go before whatever everybody else posts."""
+    bench = Bench()
+
+    async def on_finish(completion: Completion) -> None:
+        await bench.on_finish(completion)
+        if completion.data == "first":
+            background.start_soon(bench.pool.run_tasks, ["background"] * 20)
+            await trio.sleep(1)  # so it has begun before this returns
+
+    async with bench.open(on_finish, max_queued_tasks=1), trio.open_nursery() as background:
+        await bench.post("first")
+        await bench.run()
+        await trio.sleep(1)
+        background.start_soon(bench.post, "other")
+        await bench.run(8)
+        assert [completion.data for completion in bench.finished] == ["first", "other"]
+        await bench.run_out()
+
+
+@pytest.mark.parametrize("status", [Status.OK, Status.FAILED])
+async def test_nothing_is_kept_of_what_was_heard(autojump_clock: MockClock, status: Status) -> None:
+    """Neither by who sleeps nor in a cycle, for its data may be large, and collected late."""
+    bench = Bench()
+
+    async def on_finish(completion: Completion) -> None:
+        try:
+            assert completion.result == "result"
+        except TaskFailed:
+            assert completion.error is not None
+            assert completion.error.__traceback__ is None
+
+    async with bench.open(on_finish):
+        gc.disable()
+        try:
+            await bench.post()
+            job = weakref.ref(bench.pool._jobs[0])
+            await bench.begin()
+            if status == Status.OK:
+                bench.engine.finish(0)
+            else:
+                failure = Failure("ValueError: no good", "", b"")
+                bench.engine.finish(0, status=status, body=failure.pack())
+            bench.engine.send(0)
+            bench.engine.messages.clear()
+            bench.engine.ran.clear()
+            await wait_all_tasks_blocked()
+            assert job() is None
+        finally:
+            gc.enable()
 
 
 async def test_a_slow_on_finish_holds_up_nobody(autojump_clock: MockClock) -> None:

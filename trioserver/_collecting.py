@@ -22,14 +22,19 @@ _YOUNG: Final = 10_000
 def collecting_seldom() -> Iterator[None]:
     """Leave out what is there by now, which stays, and look at what comes less often.
 
-    An app that has set the thresholds higher, or has disabled the collector, has its way.
+    An app that has set the thresholds higher, or has disabled the collector, has its way; so has
+    one that sets them meanwhile, or that has frozen objects itself.
     """
-    young, *older = gc.get_threshold()
+    before = young, *older = gc.get_threshold()
+    was_frozen = gc.get_freeze_count() > 0
     gc.freeze()
     if 0 < young < _YOUNG:
         gc.set_threshold(_YOUNG, *older)
+    ours = gc.get_threshold()
     try:
         yield
     finally:
-        gc.set_threshold(young, *older)
-        gc.unfreeze()
+        if gc.get_threshold() == ours:
+            gc.set_threshold(*before)
+        if not was_frozen:  # what is whose cannot be told apart
+            gc.unfreeze()

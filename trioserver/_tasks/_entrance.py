@@ -135,10 +135,12 @@ class Entrance:
         for job in jobs:
             if pacer.is_due():
                 await pacer.give_turn()
+                admission = self._admission()  # the `on_finish` that began this may have returned
             try:
                 admission.post_nowait(job)
             except trio.WouldBlock:
                 await self._post_in_turn(admission, job)
+                admission = self._admission()
             posted.append(job)
 
     def post_nowait(self, job: Job) -> int:

@@ -125,6 +125,7 @@ class FinishLoops:
                 running.clear()
             self._spare += 1
             after(job)
+            del job, argument  # who sleeps next keeps no data and no result in memory
             # Else it is checked for cancellation by what it calls, and where it sleeps.
             if pacer.is_due():
                 await pacer.give_turn()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from copy import copy
 from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
@@ -29,8 +30,8 @@ _OK: Final = int(Status.OK)  # a plain number is compared faster
 class Completion:
     """How a task ended: what ``on_finish`` gets, exactly once for every accepted task.
 
-    ``result`` raises ``error`` if there is one, as a future's does. Data and result are unpickled
-    when they are first asked for.
+    ``result`` raises an error like ``error`` if there is one, as a future's does. Data and result
+    are unpickled when they are first asked for.
     """
 
     __slots__ = ("_data", "_error", "_job", "_result")
@@ -101,7 +102,9 @@ class Completion:
         """
         self._settle()
         if self._error is not None:
-            raise self._error
+            # The traceback leads to frames that hold this completion. If it were kept here as well
+            # the two would be a cycle, and data and result in memory until that is collected.
+            raise copy(self._error)
         return self._result
 
     def unwrap(self) -> Any:
