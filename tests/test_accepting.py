@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 from contextlib import contextmanager
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +16,8 @@ import trio.testing
 from net import Seen, logged, receive_all, receive_exactly, serving
 
 from trioserver._net._binding import bind_all
-from trioserver._net._listeners import Listener
+from trioserver._net._listeners import ACCEPT_BATCH, Listener
+from trioserver._pacing import TURN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,6 +63,45 @@ async def test_accepted_clients_are_served(tmp_path: Path, kind: str) -> None:
             accepting.cancel_scope.cancel()
 
     assert options == ([True, name] if kind == "tcp" else [""])
+
+
+async def test_who_comes_does_not_go_before_who_stays() -> None:
+    """However many connect, each with a request that takes time: a few batches are before it."""
+    many, polite_sends_at = 400, 100
+    order: list[bytes] = []
+    polite = socket.socket()
+    all_served = trio.Event()
+
+    async def on_receive(stream: Connection, frame: bytes) -> None:  # noqa: ASYNC124  # it hurries
+        order.append(frame)
+        if len(order) == polite_sends_at:
+            polite.sendall(b"polite\n")
+        if len(order) > many:
+            all_served.set()
+        began = perf_counter()
+        while perf_counter() < began + TURN:
+            pass
+
+    with polite, bind_all(["127.0.0.1:0"]) as (listener,):
+        listener.listen(many)
+        address = ("127.0.0.1", port_of(listener))
+        async with (
+            serving(on_receive=on_receive, max_conn=2 * many) as net,
+            trio.open_nursery() as accepting,
+        ):
+            accepting.start_soon(listener.accept_into, net.connections)
+            polite.connect(address)
+            await trio.testing.wait_all_tasks_blocked()
+            storm = [socket.create_connection(address) for _ in range(many)]
+            for sock in storm:
+                sock.sendall(b"storm\n")
+            await all_served.wait()
+            for sock in storm:
+                sock.close()
+            accepting.cancel_scope.cancel()
+
+    waited = order.index(b"polite") - polite_sends_at
+    assert waited <= 3 * ACCEPT_BATCH
 
 
 async def test_clients_wait_while_it_is_full() -> None:

@@ -32,9 +32,9 @@ class Pacer:
         """Whether the next `checkpoint` would yield."""
         return perf_counter() >= self._yield_at
 
-    def note_turn(self) -> None:
-        """The caller has just yielded by itself."""
-        self._yield_at = perf_counter() + TURN
+    def note_turn(self, share: float = 0.0) -> None:
+        """The caller has just yielded by itself; it may go on for ``share`` seconds at least."""
+        self._yield_at = perf_counter() + max(TURN, share)
 
     async def give_turn(self) -> None:
         """Yield now."""

@@ -111,6 +111,11 @@ class Connections:
         return len(self._open)
 
     @property
+    def behind(self) -> int:
+        """How many connections have something to be done, and wait for their turn; or more."""
+        return 0 if self._relay is None else self._relay.behind
+
+    @property
     def handled_ones(self) -> tuple[Connection, ...]:
         """Those whose callbacks have not ended."""
         return tuple(self._handled)

@@ -25,6 +25,7 @@ from __future__ import annotations
 import logging
 import types
 from collections import deque
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
@@ -48,6 +49,9 @@ _CALLBACK: Final = "on_receive"
 _MOST_SPARE: Final = 100
 """Runners that are kept for callbacks that will wait. With 50 clients whose callbacks all do, a new
 one for each took 25 µs a request, and a kept one 20."""
+
+_MOST_SHARE: Final = 0.02
+"""Seconds at the most that the ready ones of one turn take, however long others had theirs."""
 
 
 @final
@@ -76,6 +80,11 @@ class Relay:
         self._handed: deque[Connection | None] = deque([None])
         self._spare: list[trio.lowlevel.Task] = []
         self._is_over = False
+
+    @property
+    def behind(self) -> int:
+        """How many connections wait for their turn."""
+        return len(self._ready)
 
     async def run(self) -> None:
         """Be a runner until cancelled or not needed."""
@@ -160,16 +169,25 @@ class Relay:
 
     async def _lead(self, scope: trio.CancelScope, innermost: object) -> bool:
         """Hold the baton until it is passed; whether ``scope`` is used up."""
-        is_used_up = False
-        while self._baton is scope and not is_used_up:
-            if self._ready:
-                await trio.lowlevel.checkpoint()
-                self._readiness.look()
-            else:
+        pacer = self._connections.pacer
+        # Whoever takes over from a scope that was used up goes on with its turn.
+        is_in_turn = not pacer.is_due()
+        while True:
+            if not self._ready:
                 await self._readiness.wait()
-            self._connections.pacer.note_turn()
+                pacer.note_turn()
+            else:
+                if not is_in_turn:
+                    # All who are ready have the time that others had. With less of it, clients that
+                    # come and go faster than they are served would have those wait who stay.
+                    began = perf_counter()
+                    await trio.lowlevel.checkpoint()
+                    pacer.note_turn(min(perf_counter() - began, _MOST_SHARE))
+                self._readiness.look()
+            is_in_turn = False
             is_used_up = await self._call(self._ready, scope, innermost)
-        return is_used_up
+            if is_used_up or self._baton is not scope:
+                return is_used_up
 
     @types.coroutine
     def _call(
@@ -214,7 +232,7 @@ class Relay:
                 # The next callback would be cancelled with that scope.
                 error = self._contain(connection, RuntimeError("a cancel scope was left open"))
             self.go_on(connection, _CALLBACK, error)
-            if error is not None or connection._is_cancelled:
+            if scope.cancel_called or innermost_scope(task) is not innermost:
                 return True
             if self._baton is not scope or pacer.is_due():
                 break
