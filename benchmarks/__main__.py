@@ -51,6 +51,14 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="show the names of the cases, and exit")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write text, JSON and plots there")
     options = parser.parse_args()
+    for name in ("rounds", "seconds"):
+        number = getattr(options, name)
+        if number is not None and not number > 0:
+            parser.error(f"--{name} must be > 0: {number}")
+    try:
+        re.compile(options.only)
+    except re.error as exc:
+        parser.error(f"--only {options.only!r} is no regular expression: {exc}")
     chosen = [case for case in all_cases() if re.search(options.only, case.name)]
     if not chosen:
         parser.error(f"no case has a name that matches {options.only!r}")

@@ -8,6 +8,7 @@ a second chance. No peer needs what the tests do not.
 
 from __future__ import annotations
 
+import argparse
 import signal
 import sys
 from functools import partial
@@ -100,6 +101,7 @@ def _is_as_fast(case: Case) -> bool:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(prog="python -m benchmarks.guard", description=__doc__).parse_args()
     # Whatever ends this program, the servers that it has started are to end with it.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     _durations.SECONDS = SECONDS
