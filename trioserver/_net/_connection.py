@@ -7,7 +7,6 @@ import types
 from typing import TYPE_CHECKING, Any, TypeVarTuple, final
 
 import trio
-from trio.lowlevel import current_task
 
 from trioserver._net._background import Background
 from trioserver._net._cancelling import is_cancelled
@@ -132,15 +131,15 @@ class Connection(trio.abc.HalfCloseableStream):
         outbox = self._outbox
         if (
             type(data) is bytes
-            and len(data) < outbox.room
+            and (size := len(data)) < outbox.room
             and self._inbox.next_frame is not None
-            and not current_task()._cancel_status.effectively_cancelled
+            and not outbox.joiner._cancel_status.effectively_cancelled
         ):
             # One more, and no more to check or to yield for than the first had. There is no call in
             # this that can be spared: where sixteen requests come together, the longer way takes a
             # quarter more of the time of each.
             outbox.joined.append(data)
-            outbox.room -= len(data) + LEAST_ROOM
+            outbox.room -= size + LEAST_ROOM
             return
         pacer = self._connections.pacer
         if pacer.is_due() or is_cancelled():

@@ -15,11 +15,14 @@ import types
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import trio
+from trio.lowlevel import current_task
 
 from trioserver._net._cancelling import TELLS_STATUS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
+
+    from trio.lowlevel import Task
 
     from trioserver._net._transport import Transport
 
@@ -76,6 +79,7 @@ class Outbox:
         "_transport",
         "has_processor",
         "joined",
+        "joiner",
         "room",
     )
 
@@ -94,6 +98,8 @@ class Outbox:
         self.joined: list[bytes] = []
         self.room = 0
         """Bytes that may join those now, whatever else is to be known; none if there are none."""
+        self.joiner: Task
+        """Whose callbacks they are of; set while there is room, since to ask Trio costs a call."""
         # Whether the callbacks' coroutine is running, so that whoever sends is part of it.
         self.has_processor = False
 
@@ -109,6 +115,7 @@ class Outbox:
             return False
         self.joined.append(data)
         self.room = HIGH_WATER - size if TELLS_STATUS else 0
+        self.joiner = current_task()
         return True
 
     async def send_all(self, data: bytes) -> None:

@@ -267,13 +267,15 @@ class Relay:
         except trio.BrokenResourceError:
             connection.was_reset()
             return
-        left = FRAME_BUDGET
-        while frame is not None:
-            await on_receive(connection, frame)
-            left -= 1
-            if not left or inbox.next_frame is None or connection._is_closed:
+        if frame is None:
+            return
+        await on_receive(connection, frame)
+        for _ in range(FRAME_BUDGET - 1):
+            if inbox.next_frame is None or connection._is_closed:
                 return
             frame = inbox.receive_frame_nowait()
+            assert frame is not None, "it was there"
+            await on_receive(connection, frame)
 
     def _contain(self, connection: Connection, exc: BaseException) -> BaseException | None:
         """See `contained`; what passes ends the connection."""
