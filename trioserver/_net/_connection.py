@@ -131,7 +131,7 @@ class Connection(trio.abc.HalfCloseableStream):
         outbox = self._outbox
         if (
             type(data) is bytes
-            and (size := len(data)) < outbox.room
+            and (room := outbox.room - len(data)) > 0
             and self._inbox.next_frame is not None
             and not outbox.joiner._cancel_status.effectively_cancelled
         ):
@@ -139,7 +139,7 @@ class Connection(trio.abc.HalfCloseableStream):
             # this that can be spared: where sixteen requests come together, the longer way takes a
             # quarter more of the time of each.
             outbox.joined.append(data)
-            outbox.room -= size + LEAST_ROOM
+            outbox.room = room - LEAST_ROOM
             return
         pacer = self._connections.pacer
         if pacer.is_due() or is_cancelled():
