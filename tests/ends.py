@@ -13,7 +13,7 @@ import trio.testing
 from net import PATIENCE, tcp_pair
 
 from trioserver._net import _readiness
-from trioserver._net._readiness import open_readiness
+from trioserver._net._readiness import EpollReadiness, make_readiness
 from trioserver._net._readiness_plain import TrioReadiness
 from trioserver._net._transport import SocketTransport
 
@@ -51,9 +51,13 @@ async def opened(way: str) -> AsyncIterator[Readiness]:
     with pytest.MonkeyPatch.context() as patch, trio.fail_after(PATIENCE):
         if way == "trio":
             patch.setattr(_readiness, "HAS_EPOLL", False)
-        async with open_readiness() as readiness:
-            assert isinstance(readiness, TrioReadiness) == (way == "trio")
-            yield readiness
+        with make_readiness() as readiness:
+            async with trio.open_nursery() as nursery:
+                if isinstance(readiness, EpollReadiness):
+                    nursery.start_soon(readiness.run)
+                assert isinstance(readiness, TrioReadiness) == (way == "trio")
+                yield readiness
+                nursery.cancel_scope.cancel()
 
 
 @asynccontextmanager

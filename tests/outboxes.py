@@ -77,6 +77,12 @@ class Fixture:
         self.broken = 0
         self.outbox = Outbox(self.kernel, nursery, self._on_broken)
 
+    async def send_all(self, data: bytes) -> None:
+        """As `Connection.send_all` does it."""
+        piece = self.outbox.put(data)
+        if piece is not None:
+            await self.outbox.wait_written(piece)
+
     def _on_broken(self) -> None:
         self.broken += 1
 

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trioserver._tasks._arena import LARGE, REGION_SIZE, Arena, Space, WorkerArena, size_at
-from trioserver._tasks._recorder import create_page
 from trioserver._tasks._wire import ELSEWHERE, WireError
 
 if TYPE_CHECKING:
@@ -23,24 +22,17 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture
-def fd() -> Iterator[int]:
-    fd = create_page()
-    yield fd
-    os.close(fd)
-
-
-@pytest.fixture
-def arena(fd: int) -> Iterator[Arena]:
+def arena(page_fd: int) -> Iterator[Arena]:
     """The dispatcher's hand."""
-    arena = Arena(fd)
+    arena = Arena(page_fd)
     yield arena
     arena.close()
 
 
 @pytest.fixture
-def worker(fd: int) -> WorkerArena:
+def worker(page_fd: int) -> WorkerArena:
     """The worker's hand."""
-    return WorkerArena(fd)
+    return WorkerArena(page_fd)
 
 
 def body(number: int, size: int = LARGE) -> bytes:
@@ -154,16 +146,16 @@ def test_the_worker_cannot_write_where_orders_are(arena: Arena, worker: WorkerAr
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="Linux alone says and does it")
-def test_what_is_emptied_takes_no_memory(fd: int, arena: Arena, worker: WorkerArena) -> None:
+def test_what_is_emptied_takes_no_memory(page_fd: int, arena: Arena, worker: WorkerArena) -> None:
     """And can be used as before."""
-    before = os.fstat(fd).st_blocks
+    before = os.fstat(page_fd).st_blocks
     assert arena.place(1, body(1, REGION_SIZE)) is not None
     arena.reported([1])
     arena.report_at(placed(worker.place(body(2, REGION_SIZE))))
     arena.has_read(1)
-    full = os.fstat(fd).st_blocks
+    full = os.fstat(page_fd).st_blocks
     arena.empty()
-    after = os.fstat(fd).st_blocks
+    after = os.fstat(page_fd).st_blocks
 
     assert (full - before) * 512 >= 2 * REGION_SIZE
     assert (after - before) * 512 <= 64 * 1024

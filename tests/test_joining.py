@@ -26,7 +26,7 @@ async def test_replies_are_joined_with_the_last(nursery: trio.Nursery) -> None:
     async def callback() -> None:
         assert made.outbox.join(b"a")
         assert made.outbox.join(b"b")
-        await made.outbox.send_all(b"c")
+        await made.send_all(b"c")
 
     await run_callback(made, callback)
 
@@ -66,7 +66,7 @@ async def test_others_send_directly_while_a_callback_waits(nursery: trio.Nursery
     nursery.start_soon(run_callback, made, callback)
     await settle()
     assert not made.outbox.join(b"x")
-    await made.outbox.send_all(b"theirs.")
+    await made.send_all(b"theirs.")
 
     assert made.kernel.writes == [b"mine.", b"theirs."]
     event.set()
@@ -79,7 +79,7 @@ async def test_joined_bytes_are_bounded(nursery: trio.Nursery) -> None:
     async def callback() -> None:
         assert made.outbox.join(b"x" * HIGH_WATER)
         assert not made.outbox.join(b"y")
-        await made.outbox.send_all(b"y")
+        await made.send_all(b"y")
 
     nursery.start_soon(run_callback, made, callback)
     await settle()
@@ -100,7 +100,7 @@ async def test_a_cancelled_send_does_not_take_joined_replies_along(
         assert made.outbox.join(b"joined")
         with trio.CancelScope() as scope:
             nursery.start_soon(cancel_when_settled, scope)
-            await made.outbox.send_all(b" and cancelled")
+            await made.send_all(b" and cancelled")
 
     await run_callback(made, callback)
     made.kernel.make_room(100)
@@ -121,7 +121,7 @@ async def test_a_break_before_a_wait_raises_at_the_next_send(nursery: trio.Nurse
         seen.append("goes on")
         assert not made.outbox.join(b"b")
         with pytest.raises(trio.BrokenResourceError, match=r"^the connection was reset$"):
-            await made.outbox.send_all(b"b")
+            await made.send_all(b"b")
         seen.append("heard it")
 
     await run_callback(made, callback)

@@ -13,7 +13,7 @@ async def test_what_fits_goes_out_in_the_call(nursery: trio.Nursery) -> None:
     """With room in the kernel a send is one write, and no other task runs meanwhile."""
     made = Fixture(nursery, room=100)
     with trio.testing.assert_no_checkpoints():
-        await made.outbox.send_all(b"hello")
+        await made.send_all(b"hello")
 
     assert made.kernel.writes == [b"hello"]
 
@@ -24,7 +24,7 @@ async def test_whole_calls_go_out_in_order(nursery: trio.Nursery) -> None:
     done: list[bytes] = []
 
     async def send(data: bytes) -> None:
-        await made.outbox.send_all(data)
+        await made.send_all(data)
         done.append(data)
 
     for data in (b"aaaa", b"bbbb", b"cccc"):
@@ -44,12 +44,12 @@ async def test_cancelled_before_its_first_byte(nursery: trio.Nursery, first: byt
     """A send that was cancelled in the queue, or at its head, leaves nothing; others move up."""
     made = Fixture(nursery, room=0)
     if first:
-        nursery.start_soon(made.outbox.send_all, first)
+        nursery.start_soon(made.send_all, first)
         await settle()
     with trio.CancelScope() as scope:
         nursery.start_soon(cancel_when_settled, scope)
-        await made.outbox.send_all(b"never.")
-    nursery.start_soon(made.outbox.send_all, b"last.")
+        await made.send_all(b"never.")
+    nursery.start_soon(made.send_all, b"last.")
     await settle()
     made.kernel.make_room(100)
     await settle()
@@ -63,8 +63,8 @@ async def test_cancelled_after_its_first_byte(nursery: trio.Nursery) -> None:
     made = Fixture(nursery, room=3)
     with trio.CancelScope() as scope:
         nursery.start_soon(cancel_when_settled, scope)
-        await made.outbox.send_all(b"half-way.")
-    nursery.start_soon(made.outbox.send_all, b"next.")
+        await made.send_all(b"half-way.")
+    nursery.start_soon(made.send_all, b"next.")
     await settle()
     made.kernel.make_room(100)
     await settle()
@@ -80,7 +80,7 @@ async def test_broken_while_waiting(nursery: trio.Nursery) -> None:
 
     async def send(data: bytes) -> None:
         try:
-            await made.outbox.send_all(data)
+            await made.send_all(data)
         except trio.BrokenResourceError as exc:
             raised.append(str(exc))
 
@@ -103,7 +103,7 @@ async def test_broken_at_once(nursery: trio.Nursery) -> None:
     made = Fixture(nursery, room=100)
     made.kernel.break_off()
     with pytest.raises(trio.BrokenResourceError, match=r"^the connection was reset$"):
-        await made.outbox.send_all(b"x")
+        await made.send_all(b"x")
 
     assert made.broken == 1
 
@@ -117,11 +117,11 @@ async def test_wait_empty(nursery: trio.Nursery) -> None:
         await made.outbox.wait_empty()
         waited.set()
 
-    nursery.start_soon(made.outbox.send_all, b"aa")
+    nursery.start_soon(made.send_all, b"aa")
     await settle()
     nursery.start_soon(wait)
     await settle()
-    nursery.start_soon(made.outbox.send_all, b"bb")
+    nursery.start_soon(made.send_all, b"bb")
     await settle()
     made.kernel.make_room(3)
     await settle()

@@ -14,7 +14,7 @@ import trio.testing
 from ends import End, each_way, one_end, opened, raising
 
 from trioserver._net import _readiness
-from trioserver._net._readiness import open_readiness
+from trioserver._net._readiness import make_readiness
 from trioserver._net._readiness_plain import TrioReadiness
 from trioserver._net._transport import ReadingStopped
 
@@ -37,9 +37,9 @@ def descriptors(count: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-async def test_epoll_is_used_where_it_is() -> None:
+def test_epoll_is_used_where_it_is() -> None:
     """The system's best way is taken without being asked for."""
-    async with open_readiness() as readiness:
+    with make_readiness() as readiness:
         assert isinstance(readiness, TrioReadiness) != hasattr(select, "epoll")
 
 

@@ -179,7 +179,7 @@ async def test_the_limit_is_exact(
     async def callbacks() -> None:
         for size in sizes:
             if not made.outbox.join(bytes(size)):
-                await made.outbox.send_all(bytes(size))
+                await made.send_all(bytes(size))
         await trio.lowlevel.checkpoint()
 
     await made.outbox.write_before_waiting(callbacks())

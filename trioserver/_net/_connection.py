@@ -69,8 +69,9 @@ class Connection(trio.abc.HalfCloseableStream):
         # Ends the callbacks that run now, if any do.
         self._scope: trio.CancelScope | None = None
         self._is_cancelled = False
-        # Theirs, if they run on a relay: what one sets, the next one sees, and no other connection.
-        self._is_slow = False  # whether the last one has waited
+        # Whether the last one has waited, if they run on a relay.
+        self._is_slow = False
+        # Theirs, if they do: what one sets, the next one sees, and no other connection.
         self._context: contextvars.Context | None = None
         # Made when they are first asked for: most connections need neither.
         self._state: types.SimpleNamespace | None = None

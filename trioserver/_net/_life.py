@@ -147,20 +147,21 @@ class Place:
         return f"{self.callback} of connection {self._connection.id}"
 
 
+async def _begin(connection: Connection, protocol: Protocol, place: Place) -> None:
+    connection._inbox.use(protocol.decoder())
+    if protocol.on_connect is not None:
+        place.callback = "on_connect"
+        await protocol.on_connect(connection)
+
+
 async def _greet(connection: Connection, protocol: Protocol, place: Place) -> None:
     with endings_left_out(connection, place):
-        connection._inbox.use(protocol.decoder())
-        if protocol.on_connect is not None:
-            place.callback = "on_connect"
-            await protocol.on_connect(connection)
+        await _begin(connection, protocol, place)
 
 
 async def _call(connection: Connection, protocol: Protocol, place: Place) -> None:
     with endings_left_out(connection, place):
-        connection._inbox.use(protocol.decoder())
-        if protocol.on_connect is not None:
-            place.callback = "on_connect"
-            await protocol.on_connect(connection)
+        await _begin(connection, protocol, place)
         if protocol.on_stream is not None:
             place.callback = "on_stream"
             await protocol.on_stream(connection)

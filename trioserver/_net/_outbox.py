@@ -118,18 +118,8 @@ class Outbox:
         self.joiner = current_task()
         return True
 
-    async def send_all(self, data: bytes) -> None:
-        """Send ``data`` after what is here, and wait until the kernel has it all.
-
-        Cancelled or closed before its first byte was written, nothing of it is sent; after that,
-        all of it.
-        """
-        piece = self.put(data)
-        if piece is not None:
-            await self.wait_written(piece)
-
     def put(self, data: bytes) -> Piece | None:
-        """Begin to `send_all`; what is left to `wait_written` for, if anything is."""
+        """Send ``data`` after what is here; what is left to `wait_written` for, if anything is."""
         if self.joined:
             joined = self._take_joined()
             piece = self._put(joined + data, len(joined))
@@ -140,7 +130,11 @@ class Outbox:
         return piece
 
     async def wait_written(self, piece: Piece) -> None:
-        """The rest of `send_all`."""
+        """Until the kernel has all of it.
+
+        Cancelled or closed before its first byte was written, nothing of it is sent; after that,
+        all of it.
+        """
         try:
             await piece.done.wait()
         except trio.Cancelled:

@@ -22,7 +22,7 @@ import os
 import select
 import socket
 from collections import deque
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import outcome
@@ -31,7 +31,7 @@ import trio
 from trioserver._net._readiness_plain import TrioReadiness
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import Callable, Iterator
 
 HAS_EPOLL: Final = hasattr(select, "epoll") and hasattr(os, "eventfd")
 _MAX_EVENTS: Final = 1024
@@ -94,17 +94,6 @@ def make_readiness() -> Iterator[Readiness]:
             yield EpollReadiness(epoll, bell)
     else:
         yield TrioReadiness()
-
-
-@asynccontextmanager
-async def open_readiness() -> AsyncIterator[Readiness]:
-    """The same, run."""
-    with make_readiness() as readiness:
-        async with trio.open_nursery() as nursery:
-            if isinstance(readiness, EpollReadiness):
-                nursery.start_soon(readiness.run)
-            yield readiness
-            nursery.cancel_scope.cancel()
 
 
 class EpollReadiness:

@@ -70,11 +70,8 @@ class Attempts:
     def ended_well(self, jobs: Sequence[Job]) -> None:
         """Attempts have ended with results, and their jobs say so: nearly all do."""
         counters = self._counters
-        if len(jobs) == 1:  # the plain case of one who waits for it
-            (job,) = jobs
-            counters.waits.append(job.begun_at - job.queued_at)
-            counters.runs.append(job.ran)
-            self._end(job, _OK, job.body)
+        if len(jobs) == 1:  # somebody waits for it, and groups cost more than all the rest
+            self.ended(jobs[0], _OK, jobs[0].body)
             return
         counters.waits.extend([job.begun_at - job.queued_at for job in jobs])
         counters.runs.extend([job.ran for job in jobs])

@@ -45,7 +45,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("trioserver.tasks")
 
-_OK: Final = int(Status.OK)  # a plain number, because every report is compared with it
+# Plain numbers, because every report is compared with them.
+_OK: Final = int(Status.OK)
+_SKIPPED: Final = int(Status.SKIPPED)
 
 
 class Dispatcher:
@@ -102,7 +104,7 @@ class Dispatcher:
 
     def load(self) -> tuple[int, int]:
         """`waiting`; and no bytes: one pool posts here, and counts its own."""
-        books = self._books
+        books = self._books  # not by way of `Books.waiting`: every post asks
         return books.queue.waiting + books.handed - books.running, 0
 
     @property
@@ -305,19 +307,10 @@ class Dispatcher:
             if job is None:
                 continue  # heard before: a page and a message can both tell of it; or taken back
             _, status, begun, ran, body = report
-            if status == _OK:
-                runs += 1
-                total += ran
-                job.begun_at = begun
-                job.ran = ran
-                job.status = status
-                job.body = body
-                well.append(job)
-                continue
-            if well:  # they have ended before this one
+            if well and status != _OK:  # they have ended before this one
                 self._attempts.ended_well(well)
                 well = []
-            if status == Status.SKIPPED:
+            if status == _SKIPPED:
                 # Both begun and revoked, each side before it saw the other's mark.
                 self._attempts.not_run([job])
                 continue
@@ -325,7 +318,11 @@ class Dispatcher:
             total += ran
             job.begun_at = begun
             job.ran = ran
-            if status == Status.CANCELLED and job.verdict is not None:
+            if status == _OK:
+                job.status = status
+                job.body = body
+                well.append(job)
+            elif status == Status.CANCELLED and job.verdict is not None:
                 self._attempts.ended(job, *job.verdict)  # its own scope has ended it
             else:
                 self._attempts.ended(job, status, body)

@@ -155,7 +155,8 @@ class Entrance:
         try:
             return self._admission().post_nowait(job)
         except (trio.WouldBlock, trio.ClosedResourceError):
-            self._give_up(job)
+            if job.stream is not None:
+                self._accounts.given_up(job.stream)
             raise
 
     def post_of_task(self, job: Job) -> tuple[Answer, int, str]:
@@ -249,10 +250,6 @@ class Entrance:
 
     def _admission(self) -> Admission:
         return self._for_on_finish if is_in_on_finish() else self._for_others
-
-    def _give_up(self, job: Job) -> None:
-        if job.stream is not None:
-            self._accounts.given_up(job.stream)
 
     def _has_room(self, job: Job) -> bool:
         if (
