@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from benchmarks import _durations
+from benchmarks._processes import bearing
 from benchmarks._suite import Figure
 
 if TYPE_CHECKING:
@@ -81,14 +82,7 @@ def marked_here() -> list[int]:
 
 
 def _marked(token: str) -> list[int]:
-    mark = f"{_MARK}={token}".encode()
-    found = []
-    for name in os.listdir("/proc"):
-        # Those of others cannot be read, and some end meanwhile.
-        with suppress(OSError):
-            if name.isdecimal() and mark in Path(f"/proc/{name}/environ").read_bytes().split(b"\0"):
-                found.append(int(name))
-    return found
+    return bearing(f"{_MARK}={token}")
 
 
 def _end_marked(token: str) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+SWOOLE: Final = "Swoole"
+"""The name of it among the peers of whatever case."""
 
 
 class PeerMissingError(Exception):

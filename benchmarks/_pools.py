@@ -16,8 +16,7 @@ import trio_parallel
 
 from benchmarks import _celery, _durations
 from benchmarks._meter import Meter
-from benchmarks._needs import missing, need_module, need_swoole
-from benchmarks._swoole import SWOOLE
+from benchmarks._needs import SWOOLE, missing, need_module, need_swoole
 from benchmarks._work import nap, same
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from benchmarks._cores import LOAD_CORE, SERVER_CORE, cpu_seconds, pin, pinned, unpin
-from benchmarks._needs import need_module, need_swoole
+from benchmarks._needs import SWOOLE, need_module, need_swoole
+from benchmarks._processes import rss
 from benchmarks._suite import OURS
 from benchmarks.peers._lines import REPLY
 from benchmarks.served import ROOT, Served
@@ -33,7 +34,6 @@ ASYNCIO_PROTOCOL: Final = "asyncio Protocol"
 UVLOOP_STREAMS: Final = "uvloop streams"
 UVLOOP_PROTOCOL: Final = "uvloop Protocol"
 UVLOOP_JOINED: Final = "uvloop Protocol, joined replies"
-SWOOLE: Final = "Swoole"
 
 
 @attrs.frozen
@@ -51,8 +51,7 @@ class Server:
     @property
     def rss(self) -> int:
         """Bytes that it holds in memory."""
-        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
+        return rss(self.pid)
 
 
 @contextmanager

@@ -12,7 +12,6 @@ from benchmarks._meter import Meter
 from benchmarks._needs import need_swoole
 from benchmarks._suite import Figure
 
-SWOOLE: Final = "Swoole"
 _SCRIPT: Final = Path(__file__).parent / "peers" / "swoole_tasks.php"
 _NO_LOAD: Final = 0
 

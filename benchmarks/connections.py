@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Final
 
 from benchmarks import _durations
 from benchmarks._closed_loop import figure_of
-from benchmarks._needs import PeerMissingError
+from benchmarks._needs import SWOOLE, PeerMissingError
 from benchmarks._paced import offering
 from benchmarks._servers import (
     ASYNCIO_PROTOCOL,
     PLAIN_TRIO,
-    SWOOLE,
     UVLOOP_PROTOCOL,
     serving,
 )

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Final
 
 from benchmarks import _durations
 from benchmarks._flood import flooding
+from benchmarks._needs import SWOOLE
 from benchmarks._paced import offering
 from benchmarks._servers import (
     PLAIN_TRIO,
-    SWOOLE,
     UVLOOP_JOINED,
     UVLOOP_PROTOCOL,
     serving,

@@ -12,10 +12,11 @@ import trio_parallel
 from benchmarks import _durations
 from benchmarks._apart import measure_apart
 from benchmarks._meter import Meter, quantile
+from benchmarks._needs import SWOOLE
 from benchmarks._ours import served
 from benchmarks._pools import EXECUTOR, LOKY, MISSING, PEBBLE, PLAIN, POOL, open_pool
 from benchmarks._suite import OURS, Case, Figure, Goal
-from benchmarks._swoole import SWOOLE, latencies
+from benchmarks._swoole import latencies
 from benchmarks._work import same
 
 WORKERS: Final = 2

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from benchmarks._apart import measure_apart
+from benchmarks._needs import SWOOLE
 from benchmarks._ours import rate_of_posted
 from benchmarks._pools import (
     EXECUTOR,
@@ -19,7 +20,6 @@ from benchmarks._pools import (
     rate_of_pool,
 )
 from benchmarks._suite import OURS, Case, Goal
-from benchmarks._swoole import SWOOLE
 from benchmarks._swoole import rate as rate_of_swoole
 
 if TYPE_CHECKING:

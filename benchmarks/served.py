@@ -14,6 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from benchmarks._processes import bearing, rss
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self
@@ -101,8 +103,7 @@ class Served:
     @property
     def rss(self) -> int:
         """Bytes that its process holds in memory, without its task workers."""
-        pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
+        return rss(self._process.pid)
 
     @property
     def descriptors(self) -> int:
@@ -138,14 +139,11 @@ class Served:
 
     def processes(self) -> list[str]:
         """Those that bear the mark: the server and whatever descends from it."""
-        mark = self._mark.encode()
         found = []
-        for name in os.listdir("/proc"):
-            # Those of others cannot be read, and some end meanwhile; zombies have nothing to read.
-            with suppress(OSError):
-                if mark in Path(f"/proc/{name}/environ").read_bytes().split(b"\0"):
-                    line = Path(f"/proc/{name}/cmdline").read_bytes().replace(b"\0", b" ")
-                    found.append(f"{name} {line.decode(errors='replace').strip()}")
+        for pid in bearing(self._mark):
+            with suppress(OSError):  # it has ended since
+                line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
+                found.append(f"{pid} {line.decode(errors='replace').strip()}")
         return found
 
     def processes_left(self) -> list[str]:

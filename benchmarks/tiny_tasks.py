@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from benchmarks import _durations
 from benchmarks._apart import measure_apart
 from benchmarks._meter import Meter
+from benchmarks._needs import SWOOLE
 from benchmarks._ours import rate_of_posted, rate_of_run_tasks, served
 from benchmarks._pools import (
     CELERY,
@@ -29,7 +30,6 @@ from benchmarks._pools import (
     rate_of_pool,
 )
 from benchmarks._suite import OURS, Case, Goal
-from benchmarks._swoole import SWOOLE
 from benchmarks._swoole import rate as rate_of_swoole
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from contextlib import suppress
@@ -11,6 +10,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Final
 
 import trio
+
+from benchmarks._processes import rss
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,8 +93,7 @@ def quarters(sizes: list[int]) -> tuple[int, int]:
 
 def _rss(pid: int) -> int | None:
     with suppress(OSError, IndexError):
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
+        return rss(pid)
     return None
 
 
