@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -197,8 +198,9 @@ class Books:
         self.workers = {worker.seat: worker for worker in self.current}
         """Who has which seat: these, and those that are leaving."""
         self.queue = Queue(workers)
-        # Ready workers that could begin one more job at once, the longest idle first.
-        self.free: dict[int, Worker] = {}
+        # Ready workers that could begin one more job at once. Whoever was busy last comes first: it
+        # may be awake still (see `_patience`), and has in its core's caches what tasks need.
+        self.free: OrderedDict[int, Worker] = OrderedDict()
         self.handed = 0
         self.running = 0
 
@@ -276,6 +278,8 @@ class Books:
             self.running -= min(before, slots) - left
             if before >= slots and worker.ready and not worker.is_worn:
                 self.free[worker.seat] = worker
+                if not worker.owes_reports:  # else it may be stopped
+                    self.free.move_to_end(worker.seat, last=False)
         if worker.ending:
             for seq in seqs:
                 worker.ending.pop(seq, None)

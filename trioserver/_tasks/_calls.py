@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator
 
     from trioserver._tasks._job import Job
+    from trioserver._tasks._patience import Patience
 
 KILL_TIME: Final = 5.0
 """Seconds that a killed worker has to be gone; SIGKILL needs milliseconds."""
@@ -36,6 +37,7 @@ async def run_jobs(
     jobs: Iterable[Job],
     post_all: Callable[[Iterable[Job], list[Job]], Awaitable[None]],
     cancel: Callable[[Job, str], None],
+    patience: Patience | None,
 ) -> list[Completion]:
     """Post ``jobs`` and wait until all have ended; if this does not go well, none runs on.
 
@@ -43,6 +45,7 @@ async def run_jobs(
       jobs: Not posted yet; made as they are posted, so that a long list needs no memory.
       post_all: Posts them, waiting for room, and appends each to a list when it is posted.
       cancel: Ends one that was posted, for the reason given.
+      patience: Of whoever has nothing else that runs, and may stay awake for it.
 
     Returns:
       How each ended, in the order of ``jobs``.
@@ -51,7 +54,7 @@ async def run_jobs(
     posted: list[Job] = []
     try:
         await post_all(caller.waiting_for(jobs), posted)
-        await caller.wait(len(posted))
+        await caller.wait(len(posted), patience)
     except BaseException:
         for job in reversed(posted):
             cancel(job, "its caller was cancelled")
@@ -85,8 +88,14 @@ class _Caller:
             trio.lowlevel.reschedule(self._task)
             self._task = None
 
-    async def wait(self, count: int) -> None:
+    async def wait(self, count: int, patience: Patience | None = None) -> None:
         """Until ``count`` jobs have ended."""
+        if patience is not None and patience.begins():
+            while patience.goes_on():
+                await trio.lowlevel.checkpoint()
+                if self._ended >= count:
+                    patience.has_paid()
+                    return
         if self._ended >= count:
             await trio.lowlevel.checkpoint()
             return

@@ -25,6 +25,7 @@ from collections.abc import Callable, Container  # noqa: TC003  # cheap, and nee
 from typing import Any, Final
 
 from trioserver._tasks._arena import LARGE, WorkerArena
+from trioserver._tasks._patience import Patience
 from trioserver._tasks._payloads import check_size
 from trioserver._tasks._recorder import Recorder  # noqa: TC001  # the same
 from trioserver._tasks._task import id_of_posted
@@ -91,6 +92,7 @@ class Link:
         self._values: deque[tuple[int, bytes]] = deque()
         self._writing = threading.Lock()
         self._must_ring = False
+        self._patience = Patience()
 
     def fileno(self) -> int:
         """The socket's, to wait for what `receive_now` takes."""
@@ -100,7 +102,20 @@ class Link:
 
     def receive(self) -> None:
         """Wait until there are orders."""
+        if self._patience.begins() and self._receive_awake():
+            return
         self._receive_until(lambda: self.orders)
+
+    def _receive_awake(self) -> bool:
+        """Whether orders have come in the time for which it pays to stay awake for them."""
+        while self._patience.goes_on():
+            if not self.receive_now():
+                return False  # another thread reads, and sleeps
+            if self.orders:
+                self._patience.has_paid()
+                return True
+            os.sched_yield()
+        return False
 
     def receive_now(self) -> bool:
         """Take what is there; False if another thread is reading, and will call ``on_receive``."""

@@ -170,7 +170,7 @@ class Placement:
         return best
 
     def _free(self, window: int) -> Iterator[Worker]:
-        """Those that could begin one more job at once, the longest idle first."""
+        """Those that could begin one more job at once, in the order of `Books.free`."""
         # A worker may be worn, or have yet to skip too many that were revoked.
         return (worker for worker in self._books.free.values() if worker.room(window) > 0)
 
