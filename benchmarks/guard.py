@@ -1,9 +1,9 @@
 """Fails if a fast path is lost: ``python -m benchmarks.guard``, in half a minute.
 
-It compares with peers in the same run, by medians; CPU time per operation where that says what is to
-be known, since on a shared machine it is steadiest. What must be reached lies about half way between
-what is reached with a fast path and without it; both stand beside each case, as measured when it was
-written. A case that fails gets a second chance. No peer needs what the tests do not.
+It compares with peers in the same run, by medians; CPU time per operation where that says what is
+to be known, since on a shared machine it is steadiest. What must be reached lies about half way
+between what is reached with a fast path and without it; both stand beside each case, as measured
+when it was written. A case that fails gets a second chance. No peer needs what the tests do not.
 """
 
 from __future__ import annotations

@@ -301,7 +301,7 @@ class World(ModelEngine):
         queue = books.queue
         places: list[Job] = []
         counts = []
-        for number, line in [(None, queue._shared), *enumerate(queue._pinned)]:
+        for number, line in [(None, queue.line), *enumerate(queue._pinned)]:
             before = len(places)
             for job in line.jobs:
                 if job.status is None:

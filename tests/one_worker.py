@@ -72,7 +72,7 @@ class OneWorker:
         made = []
         for data in jobs:
             self._last_seq += 1 + skip
-            job = Job(kind, pickle.dumps(data), None)  # type: ignore[arg-type]  # nobody hears of it
+            job = Job(int(kind), pickle.dumps(data), None)  # type: ignore[arg-type]  # nobody hears
             job.id, job.seq = 100 + self._last_seq, self._last_seq
             made.append(job)
         self.process.start(made)

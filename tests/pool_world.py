@@ -83,6 +83,11 @@ class CountingDispatcher(Dispatcher):
         super().accept(job)
         self._world.accepted(job)
 
+    def accept_all(self, jobs: Sequence[Job]) -> None:
+        super().accept_all(jobs)
+        for job in jobs:
+            self._world.accepted(job)
+
     def cancel(self, job: Job, reason: str) -> None:
         if reason == STOPPED:
             assert job.status is None

@@ -9,7 +9,8 @@ import pytest
 import trio
 from net import receive_exactly, serving
 
-from trioserver._net import _cancelling, _outbox
+from trioserver import _cancelling
+from trioserver._net import _outbox
 
 if TYPE_CHECKING:
     from trioserver._net._connection import Connection

@@ -19,8 +19,9 @@ from trioserver._tasks._wire import (
     Answer,
     Kind,
     Order,
-    RecordStream,
     Status,
+    TaskStream,
+    unpack_orders,
 )
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Talk:
         """Have the worker say this, and die; seqs 1 to 4 are handed over, and 2 is cancelled."""
         jobs = []
         for seq in range(1, 5):
-            job = Job(Kind.TASK, b"data", None)  # type: ignore[arg-type]  # nobody hears of it
+            job = Job(int(Kind.TASK), b"data", None)  # type: ignore[arg-type]  # nobody hears of it
             job.id, job.seq = 100 + seq, seq
             jobs.append(job)
         conversation = Conversation(
@@ -90,10 +91,15 @@ def elsewhere(start: int, size: int) -> int:
 def test_orders_go_out_in_their_order(talk: Talk) -> None:
     """A cancellation only for what is in hand."""
     talk.say(READY)
-    stream: RecordStream[Order] = RecordStream(ORDER)
+    stream: TaskStream[Order] = TaskStream(ORDER)
 
-    assert stream.feed(talk.worker.recv(65536)) == [
-        *[(seq, 100 + seq, 1, Kind.TASK, b"data") for seq in range(1, 5)],
+    many, *others = stream.feed(talk.worker.recv(65536))
+
+    assert many[:-1] == (0, 0, 0, Kind.MANY)
+    assert unpack_orders(many[-1]) == [
+        (seq, 100 + seq, 1, Kind.TASK, b"data") for seq in range(1, 5)
+    ]
+    assert others == [
         (2, 0, 0, Kind.CANCEL, b""),
         (3, 77, Answer.FULL, Kind.POSTED, b"no room"),
     ]

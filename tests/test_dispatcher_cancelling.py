@@ -165,7 +165,7 @@ def test_cancelled_jobs_do_not_fill_the_queue() -> None:
 
     assert engine.counts == (1, 1)
     assert len(engine.ended) == 1000
-    assert len(engine.dispatcher._books.queue._shared.jobs) < 100
+    assert len(engine.dispatcher._books.queue.line.jobs) < 100
 
 
 def test_all_can_be_cancelled_in_any_order() -> None:

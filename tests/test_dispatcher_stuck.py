@@ -137,7 +137,7 @@ def test_what_a_blocked_loop_does_not_begin_runs_elsewhere() -> None:
 
     assert engine.given(0) == [blocking]
     elsewhere = {*engine.given(1), *engine.workers[1].running.values()}
-    assert elsewhere | {*engine.dispatcher._books.queue._shared.jobs} >= {*jobs}
+    assert elsewhere | {*engine.dispatcher._books.queue.line.jobs} >= {*jobs}
     assert engine.killed == []
 
 

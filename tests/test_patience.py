@@ -22,7 +22,7 @@ from trioserver._tasks._wire import ORDER, Kind
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from trioserver._tasks._job import Job
+    from trioserver._tasks._job import Caller, Job
 
 
 class Time:
@@ -231,9 +231,14 @@ class Ended:
 
 
 async def wait_for_one(world: Ended, patience: Patience) -> None:
-    engine = ModelEngine()
-    (completion,) = await run_jobs([engine.job()], world.post_all, world.cancel, patience)
-    assert completion.task_id == -1
+    job = ModelEngine().job()
+
+    def asked(caller: Caller) -> list[Job]:
+        job.caller = caller
+        return [job]
+
+    completions = await run_jobs(asked, world.post_all, world.cancel, patience)
+    assert len(completions) == 1
 
 
 async def test_a_caller_who_is_awake_lets_others_run() -> None:

@@ -130,7 +130,7 @@ def test_ended_jobs_do_not_pile_up() -> None:
 
     assert queue.waiting == 1
     kept = [
-        len(queue._shared.jobs),
+        len(queue.line.jobs),
         len(queue._pinned[0].jobs),
         len(queue._delays),
         len(queue._limits),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -19,12 +19,17 @@ from trioserver._tasks._wire import (
     RecordStream,
     Report,
     Status,
+    TaskStream,
+    pack_orders,
     pack_timeout,
+    unpack_orders,
     unpack_timeout,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
+
+    Make = Callable[..., RecordStream[Any]]
 
 words = st.integers(0, 2**64 - 1)
 reports = st.tuples(
@@ -43,12 +48,14 @@ def packed(records: Iterable[Report]) -> bytes:
     )
 
 
-def fed(chunks: Iterable[bytes]) -> tuple[list[Report], int]:
+def fed(make: Make, chunks: Iterable[bytes]) -> tuple[list[Report], int]:
     """The records that come out of ``chunks``, and how many bytes are held then."""
-    stream: RecordStream[Report] = RecordStream(REPORT)
+    stream: RecordStream[Report] = make(REPORT)
     records = [record for chunk in chunks for record in stream.feed(chunk)]
     return records, stream.held
 
+
+both = pytest.mark.parametrize("make", [RecordStream, TaskStream])
 
 THREE: list[Report] = [
     (1, Status.OK, 5.5, 0.25, b"body"),
@@ -57,31 +64,52 @@ THREE: list[Report] = [
 ]
 
 
-def test_records_come_out_however_the_bytes_are_cut() -> None:
+@both
+def test_records_come_out_however_the_bytes_are_cut(make: Make) -> None:
     """Whole, byte by byte, in two parts at every place, and with a part of the next behind."""
     for partial in (b"", packed(THREE)[:5], packed(THREE)[: REPORT.size + 3]):
         for chunks in cuts(packed(THREE) + partial):
-            assert fed(chunks) == (THREE, len(partial))
+            assert fed(make, chunks) == (THREE, len(partial))
 
 
+@both
 @given(st.lists(reports, max_size=8), st.lists(st.integers(0, 10**6), max_size=12))
-def test_any_records_come_out_of_any_chunks(records: list[Report], places: list[int]) -> None:
+def test_any_records_come_out_of_any_chunks(
+    make: Make, records: list[Report], places: list[int]
+) -> None:
     """What was packed comes out, in order, wherever the stream was cut."""
-    assert fed(chunked(packed(records), places)) == (records, 0)
+    assert fed(make, chunked(packed(records), places)) == (records, 0)
 
 
-def test_orders_come_out_as_they_went_in() -> None:
+@both
+def test_orders_come_out_as_they_went_in(make: Make) -> None:
     """The other direction has another header and the same rules."""
     orders: list[Order] = [(1, 0, 1, Kind.TASK, b"data"), (2, 2**64 - 1, 2, Kind.CALL, b"")]
     data = b"".join(ORDER.pack(*order[:-1], len(order[-1])) + order[-1] for order in orders)
-    stream: RecordStream[Order] = RecordStream(ORDER)
+    stream: RecordStream[Order] = make(ORDER)
 
     assert [order for chunk in (data[:30], data[30:]) for order in stream.feed(chunk)] == orders
 
 
-def test_a_body_is_told_when_its_last_byte_is_there() -> None:
+def test_many_orders_travel_as_one() -> None:
+    """Numbers of any size, and bodies of any bytes, in their order."""
+    orders: list[Order] = [
+        (2**64 - 1, 2**64 - 1, 2**32 - 1, 1, bytes(range(256))),
+        (1, 0, 1, 0, b""),
+        (2, 5, 1, 0, b"data"),
+    ]
+    stream: TaskStream[Order] = TaskStream(ORDER)
+
+    ((*head, body),) = stream.feed(pack_orders(orders))
+
+    assert head == [0, 0, 0, Kind.MANY]
+    assert unpack_orders(body) == orders
+
+
+@both
+def test_a_body_is_told_when_its_last_byte_is_there(make: Make) -> None:
     """Nothing comes out a byte early, and nothing is kept back."""
-    stream: RecordStream[Report] = RecordStream(REPORT)
+    stream: RecordStream[Report] = make(REPORT)
     data = packed(THREE[:1])
 
     assert stream.feed(data[:-1]) == []
@@ -90,7 +118,8 @@ def test_a_body_is_told_when_its_last_byte_is_there() -> None:
     assert stream.held == 0
 
 
-def test_a_large_body_in_many_pieces_is_joined_once() -> None:
+@both
+def test_a_large_body_in_many_pieces_is_joined_once(make: Make) -> None:
     """Linear: pieces are only collected until the record can be whole."""
 
     class CountedHeader:
@@ -104,7 +133,7 @@ def test_a_large_body_in_many_pieces_is_joined_once() -> None:
             return REPORT.unpack_from(data, at)
 
     header = CountedHeader()
-    stream: RecordStream[Report] = RecordStream(header)  # type: ignore[arg-type]  # a Struct's part
+    stream: RecordStream[Report] = make(header)
     body = bytes(1_000_000)
     data = packed([(1, Status.OK, 0.0, 0.0, body)])
 

@@ -17,26 +17,27 @@ TURN: Final = 0.001
 class Pacer:
     """Shared by the hot calls of an event worker, since any of them gives all others their turn."""
 
-    __slots__ = ("_yield_at",)
+    __slots__ = ("yield_at",)
 
     def __init__(self) -> None:
-        self._yield_at = 0.0
+        self.yield_at = 0.0
+        """When the next turn is due, by `time.perf_counter`."""
 
     def checkpoint(self) -> Awaitable[None]:
         """Check for cancellation, and yield if nobody has for a while; to be awaited."""
-        if perf_counter() < self._yield_at:
+        if perf_counter() < self.yield_at:
             return trio.lowlevel.checkpoint_if_cancelled()  # noqa: ASYNC105  # one coroutine less
         return self.give_turn()
 
     def is_due(self) -> bool:
         """Whether the next `checkpoint` would yield."""
-        return perf_counter() >= self._yield_at
+        return perf_counter() >= self.yield_at
 
     def note_turn(self, share: float = 0.0) -> None:
         """The caller has just yielded by itself; it may go on for ``share`` seconds at least."""
-        self._yield_at = perf_counter() + max(TURN, share)
+        self.yield_at = perf_counter() + max(TURN, share)
 
     async def give_turn(self) -> None:
         """Yield now."""
         await trio.lowlevel.checkpoint()
-        self._yield_at = perf_counter() + TURN
+        self.yield_at = perf_counter() + TURN

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVarTuple, final
 
 import trio
 
+from trioserver._cancelling import is_cancelled
 from trioserver._net._background import Background
-from trioserver._net._cancelling import is_cancelled
 from trioserver._net._frame_limit import CountedInbox
 from trioserver._net._inbox import READ_SIZE, Frames, Inbox
 from trioserver._net._outbox import LEAST_ROOM, Outbox

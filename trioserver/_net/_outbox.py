@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import trio
 from trio.lowlevel import current_task
 
-from trioserver._net._cancelling import TELLS_STATUS
+from trioserver._cancelling import TELLS_STATUS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator

@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
 
+from trioserver._cancelling import innermost_scope
 from trioserver._guard import contain
-from trioserver._net._cancelling import innermost_scope
 from trioserver._net._endings import endings_left_out
 from trioserver._net._inbox import FRAME_BUDGET
 from trioserver._net._life import Place, leave, note_why

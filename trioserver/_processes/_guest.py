@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _POST: Final = int(Say.POST)
 _CANCEL: Final = int(Say.CANCEL)
 _WANT_ROOM: Final = int(Say.WANT_ROOM)
+_TASK: Final = int(Kind.TASK)
 CANCELLED: Final = "server.cancel was called"
 """Why a task ends that somebody else cancels than who has posted it."""
 _MOST_UNKNOWN: Final = 1000
@@ -286,7 +287,7 @@ class Guest:
             reason = self._why_too_much_is_unheard()
         if reason is not None:
             return Answer.FULL, 0, reason
-        new = Job(Kind.TASK, payload, self, desk.plain)
+        new = Job(_TASK, payload, self, desk.plain)
         new.id = next(desk.ids)
         if not self.is_gone:
             self._channel.put(Say.POSTED, new.id, PARENT.pack(job.id), payload)

@@ -16,13 +16,15 @@ from trioserver._tasks._job import Job
 from trioserver._tasks._wire import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from trioserver._processes._channel import Channel, Record
     from trioserver._processes._room import Room
     from trioserver._tasks._statistics import TaskStatistics
 
-_ENDED: Final = int(Say.ENDED)  # a plain number is compared faster
+# Plain numbers: one is compared often, the other travels.
+_ENDED: Final = int(Say.ENDED)
+_TASK: Final = int(Kind.TASK)
 
 
 class RemoteDispatcher:
@@ -79,6 +81,10 @@ class RemoteDispatcher:
         self._room.posted(self._seat, size)
         self._channel.put(Say.POST, job.id, pack_post(job), job.payload)
         self._flush_soon()
+
+    def accept_all(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            self.accept(job)
 
     def cancel(self, job: Job, reason: str) -> None:
         if job.status is None:
@@ -150,7 +156,7 @@ class RemoteDispatcher:
         """A job has posted another one, which the manager has accepted."""
         (parent_id,) = PARENT.unpack_from(body)
         parent = self._jobs[parent_id]
-        job = Job(Kind.TASK, body[PARENT.size :], parent.sink)
+        job = Job(_TASK, body[PARENT.size :], parent.sink)
         job.id = task_id
         self._jobs[task_id] = job
         self._bytes += len(job.payload)

@@ -35,6 +35,16 @@ class Admission:
         """Who waits."""
         self._is_closed = False
 
+    def admits(self, job: Job) -> bool:
+        """Whether ``job`` may be posted at once: there is room, and nobody is in line.
+
+        Raises:
+          trio.ClosedResourceError: after `close`.
+        """
+        if self._is_closed:
+            raise trio.ClosedResourceError(CLOSED)
+        return not self.line and self._has_room(job)
+
     def post_nowait(self, job: Job) -> int:
         """Post ``job`` if that can be done at once.
 
@@ -45,7 +55,7 @@ class Admission:
           trio.WouldBlock: if there is no room, or someone is in line.
           trio.ClosedResourceError: after `close`.
         """
-        if self._is_closed:
+        if self._is_closed:  # as `admits`, without the call
             raise trio.ClosedResourceError(CLOSED)
         if self.line or not self._has_room(job):
             raise trio.WouldBlock

@@ -11,9 +11,9 @@ from trioserver._tasks._task import NO_WAITING
 from trioserver._tasks._values import Completion
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator
+    from collections.abc import Awaitable, Callable, Iterable
 
-    from trioserver._tasks._job import Job
+    from trioserver._tasks._job import Caller, Job
     from trioserver._tasks._patience import Patience
 
 KILL_TIME: Final = 5.0
@@ -34,7 +34,7 @@ def refuse_in_task() -> None:
 
 
 async def run_jobs(
-    jobs: Iterable[Job],
+    jobs_for: Callable[[Caller], Iterable[Job]],
     post_all: Callable[[Iterable[Job], list[Job]], Awaitable[None]],
     cancel: Callable[[Job, str], None],
     patience: Patience | None,
@@ -42,18 +42,18 @@ async def run_jobs(
     """Post ``jobs`` and wait until all have ended; if this does not go well, none runs on.
 
     Args:
-      jobs: Not posted yet; made as they are posted, so that a long list needs no memory.
+      jobs_for: Makes jobs that have this caller, as they are posted: a long list needs no memory.
       post_all: Posts them, waiting for room, and appends each to a list when it is posted.
       cancel: Ends one that was posted, for the reason given.
       patience: Of whoever has nothing else that runs, and may stay awake for it.
 
     Returns:
-      How each ended, in the order of ``jobs``.
+      How each ended, in the order of the jobs.
     """
     caller = _Caller()
     posted: list[Job] = []
     try:
-        await post_all(caller.waiting_for(jobs), posted)
+        await post_all(jobs_for(caller), posted)
         await caller.wait(len(posted), patience)
     except BaseException:
         for job in reversed(posted):
@@ -75,12 +75,6 @@ class _Caller:
         self._wanted = 0
         # Who waits for so many; without an event, which costs more than all of this.
         self._task: trio.lowlevel.Task | None = None
-
-    def waiting_for(self, jobs: Iterable[Job]) -> Iterator[Job]:
-        """``jobs``, whose ends are told here."""
-        for job in jobs:
-            job.caller = self
-            yield job
 
     def one_ended(self) -> None:
         self._ended += 1

@@ -24,10 +24,12 @@ from trioserver._tasks._wire import (
     REPORT,
     Answer,
     Kind,
-    RecordStream,
+    Order,
     Report,
     Status,
+    TaskStream,
     WireError,
+    pack_orders,
 )
 
 if TYPE_CHECKING:
@@ -46,6 +48,8 @@ _OK: Final = int(Status.OK)
 _POST: Final = int(Status.POST)
 _CANCELLED: Final = int(Status.CANCELLED)
 _INF: Final = math.inf
+_MANY: Final = 4
+"""Small orders from which on they travel as one."""
 _QUIET_TIME: Final = 1.0
 """Seconds without large bodies after which their memory is given back."""
 _OF_STARTS: Final = frozenset({Status.READY, Status.START_FAILED})
@@ -103,7 +107,7 @@ class Conversation:
         self._cancelled: set[int] = set()
         # Bodies that were read in the arena, and the worker has not heard that.
         self._fetched = 0
-        self._stream: RecordStream[Report] = RecordStream(REPORT, self._check_header, self._fetch)
+        self._stream: TaskStream[Report] = TaskStream(REPORT, self._check_header, self._fetch)
         # To receive into, since `recv` would map and unmap that much memory every time.
         self._buffer = memoryview(bytearray(_RECEIVE_SIZE))
 
@@ -113,6 +117,12 @@ class Conversation:
         """Hand over ``jobs``, in one message; never waits."""
         self._last_seq = jobs[-1].seq
         self._handed.update([job.seq for job in jobs])
+        if len(jobs) >= _MANY and max([len(job.payload) for job in jobs]) < WORTH_A_COPY:
+            orders: list[Order] = [
+                (job.seq, job.id, job.attempt, job.kind, job.payload) for job in jobs
+            ]
+            self._sender.send([pack_orders(orders)])
+            return
         parts: list[bytes] = []
         small: list[bytes] = []
         pack = ORDER.pack

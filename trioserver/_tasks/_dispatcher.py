@@ -127,8 +127,8 @@ class Dispatcher:
     def want_room(self) -> None:
         """Nothing has to be done: listeners are called after every change."""
 
-    def has_unheard(self, count: int, size: int) -> None:
-        """Nothing has to be done: what tasks post, the pool refuses."""
+    has_unheard: None = None
+    """It need not know: what tasks post, the pool refuses."""
 
     def accept(self, job: Job) -> None:
         """Queue ``job``; it ends in exactly one ``job.sink.jobs_ended``."""
@@ -141,6 +141,18 @@ class Dispatcher:
             self._seats.end_stranded()
         else:
             self._placement.job_came(job)
+
+    def accept_all(self, jobs: Sequence[Job]) -> None:
+        """Queue ``jobs``, which have the same options, as `accept` would one after the other."""
+        queue = self._books.queue
+        self._counters.posted += len(jobs)
+        queue.put_all(jobs, self.clock())
+        if queue.due_at != math.inf:
+            self._set_alarm(queue.due_at)
+        if queue.stranded:
+            self._seats.end_stranded()
+        else:
+            self._placement.job_came(jobs[0])
 
     def cancel(self, job: Job, reason: str) -> None:
         """End ``job`` as cancelled: at once if it has not begun, else by force.

@@ -12,22 +12,29 @@ Rules:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from time import perf_counter
+from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
+from trioserver._cancelling import is_cancelled
 from trioserver._tasks._accounts import Accounts
 from trioserver._tasks._admission import CLOSED, Admission
 from trioserver._tasks._finishing import is_in_on_finish
+from trioserver._tasks._run_times import AHEAD_BYTES
 from trioserver._tasks._wire import Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from trioserver._pacing import Pacer
     from trioserver._settings import Settings
     from trioserver._tasks._job import Job, Owner
     from trioserver._tasks._statistics import TaskStatistics
+
+
+_TOGETHER: Final = 64
+"""Jobs that come in together at the most; more would but keep workers waiting."""
 
 
 class PoolDispatcher(Protocol):
@@ -50,6 +57,9 @@ class PoolDispatcher(Protocol):
     def accept(self, job: Job) -> None:
         """Queue ``job``; it ends in exactly one ``job.sink.jobs_ended``."""
 
+    def accept_all(self, jobs: Sequence[Job]) -> None:
+        """Queue ``jobs``, which have the same options, as `accept` would one after the other."""
+
     def cancel(self, job: Job, reason: str) -> None:
         """End ``job`` as cancelled, now or soon."""
 
@@ -62,8 +72,9 @@ class PoolDispatcher(Protocol):
     def want_room(self) -> None:
         """Somebody waits for room, so ``listener`` must be called when there is some."""
 
-    def has_unheard(self, count: int, size: int) -> None:
-        """So many ends, of so many bytes, wait for ``on_finish``; tasks must not post meanwhile."""
+    @property
+    def has_unheard(self) -> Callable[[int, int], None] | None:
+        """Told how many ends, of how many bytes, wait for ``on_finish``, if it wants to know."""
 
     def statistics(self) -> TaskStatistics:
         """All numbers as they are now."""
@@ -75,6 +86,7 @@ class Entrance:
     Args:
       dispatcher: Knows how many wait.
       accept: Takes a job in; calls `accepted` on its way, and returns the job's id.
+      accept_all: Takes jobs in, which have the same options and no owner; calls `all_accepted`.
       settings: The bounds.
       pacer: Paces posts.
     """
@@ -83,14 +95,19 @@ class Entrance:
         self,
         dispatcher: PoolDispatcher,
         accept: Callable[[Job], int],
+        accept_all: Callable[[Sequence[Job]], None],
         settings: Settings,
         pacer: Pacer,
     ) -> None:
         self._dispatcher = dispatcher
         self._accept = accept
+        self._accept_all = accept_all
         self._max_tasks = settings.max_queued_tasks
         self._max_bytes = settings.max_queued_bytes
         self._pacer = pacer
+        self._tell_unheard = dispatcher.has_unheard
+        self.on_heard: Callable[[], None] | None = None
+        """Called after `heard`, while somebody waits for that."""
         # Bytes of the data of jobs that have not ended.
         self._bytes = 0
         self.unheard = 0
@@ -111,37 +128,45 @@ class Entrance:
         Raises:
           trio.ClosedResourceError: after `close`, or if its connection is closed.
         """
-        await self._pacer.checkpoint()
+        pacer = self._pacer
+        if perf_counter() >= pacer.yield_at or is_cancelled():  # `is_due`, without the call
+            await pacer.checkpoint()
         if job.stream is not None:
             return await self._post_of(job.stream, job)
-        admission = self._admission()
+        admission = self._for_on_finish if is_in_on_finish() else self._for_others
         try:
             return admission.post_nowait(job)
         except trio.WouldBlock:
             return await self._post_in_turn(admission, job)
 
     async def post_all(self, jobs: Iterable[Job], posted: list[Job]) -> None:
-        """Let ``jobs`` in, which no connection owns, each when there is room.
+        """Let ``jobs`` in, each when there is room.
 
         Args:
-          jobs: In their order.
+          jobs: In their order; they have the same options, and no connection owns them.
           posted: Gets each as soon as it is in.
 
         Raises:
           trio.ClosedResourceError: after `close`.
         """
-        pacer, admission = self._pacer, self._admission()
+        pacer = self._pacer
         await pacer.checkpoint()
+        # What comes in together costs a fraction of what it costs one by one.
+        together: list[Job] = []
+        size = 0
         for job in jobs:
-            if pacer.is_due():
-                await pacer.give_turn()
-                admission = self._admission()  # the `on_finish` that began this may have returned
-            try:
-                admission.post_nowait(job)
-            except trio.WouldBlock:
-                await self._post_in_turn(admission, job)
-                admission = self._admission()
-            posted.append(job)
+            together.append(job)
+            size += len(job.payload)
+            if (
+                len(together) == _TOGETHER
+                or size >= AHEAD_BYTES
+                or perf_counter() >= pacer.yield_at  # as above
+            ):
+                await self._post_together(together, posted)
+                size = 0
+                if pacer.is_due():
+                    await pacer.give_turn()
+        await self._post_together(together, posted)
 
     def post_nowait(self, job: Job) -> int:
         """Let ``job`` in if that needs no waiting: its id.
@@ -199,6 +224,10 @@ class Entrance:
             self._accounts.posted(job.stream, job)
         self._bytes += len(job.payload)
 
+    def all_accepted(self, jobs: Sequence[Job]) -> None:
+        """``jobs`` come in, which no connection owns."""
+        self._bytes += sum([len(job.payload) for job in jobs])
+
     def ended(self, jobs: Iterable[Job], own: Collection[Job]) -> None:
         """``jobs`` have ended, and ``own`` of them wait for an ``on_finish`` (`heard` follows)."""
         size = 0
@@ -210,17 +239,21 @@ class Entrance:
         if own:
             self.unheard += len(own)
             self._unheard_bytes += sum([len(job.payload) + len(job.body) for job in own])
-            self._dispatcher.has_unheard(self.unheard, self._unheard_bytes)
+            if self._tell_unheard is not None:
+                self._tell_unheard(self.unheard, self._unheard_bytes)
 
     def heard(self, job: Job) -> None:
         """Nobody is to hear of ``job`` any more."""
         self.unheard -= 1
         self._unheard_bytes -= len(job.payload) + len(job.body)
-        self._dispatcher.has_unheard(self.unheard, self._unheard_bytes)
+        if self._tell_unheard is not None:
+            self._tell_unheard(self.unheard, self._unheard_bytes)
         if job.stream is not None:
             self._accounts.delivered(job.stream)
         if self._for_on_finish.line or self._for_others.line:
             self.call()
+        if self.on_heard is not None:
+            self.on_heard()
 
     def jobs_of(self, stream: Owner) -> list[Job]:
         """What ``stream`` has posted and has not ended, the oldest first."""
@@ -244,6 +277,20 @@ class Entrance:
             self._accounts.given_up(stream)
             raise
 
+    async def _post_together(self, jobs: list[Job], posted: list[Job]) -> None:
+        """Let ``jobs`` in, and move each to ``posted`` when it is."""
+        while jobs:
+            # Every time: the `on_finish` that began this may have returned.
+            admission = self._admission()
+            count = 1
+            if admission.admits(jobs[0]):
+                count = self._room_for(jobs)
+                self._accept_all(jobs[:count])
+            else:
+                await self._post_in_turn(admission, jobs[0])
+            posted += jobs[:count]
+            del jobs[:count]
+
     async def _post_in_turn(self, admission: Admission, job: Job) -> int:
         self._dispatcher.want_room()
         return await admission.post_in_turn(job)
@@ -258,15 +305,33 @@ class Entrance:
             or self._unheard_bytes >= self._max_bytes
         ):
             return False
-        return self._has_room_in_queue(job)
+        # The same as below, without the call.
+        waiting, elsewhere = self._dispatcher.load()
+        held = self._bytes + elsewhere
+        return waiting < self._max_tasks and (
+            not held or held + len(job.payload) <= self._max_bytes
+        )
 
     def _has_room_in_queue(self, job: Job) -> bool:
         waiting, elsewhere = self._dispatcher.load()
-        if waiting >= self._max_tasks:
-            return False
         # One that is larger than all of it must still have its turn.
         held = self._bytes + elsewhere
-        return not held or held + len(job.payload) <= self._max_bytes
+        return waiting < self._max_tasks and (
+            not held or held + len(job.payload) <= self._max_bytes
+        )
+
+    def _room_for(self, jobs: Sequence[Job]) -> int:
+        """How many of ``jobs`` have room together, of which the first has."""
+        waiting, elsewhere = self._dispatcher.load()
+        jobs = jobs[: self._max_tasks - waiting]
+        left = self._max_bytes - self._bytes - elsewhere
+        if sum([len(job.payload) for job in jobs]) <= left:
+            return len(jobs)
+        for count, job in enumerate(jobs):
+            left -= len(job.payload)
+            if count and left < 0:
+                return count
+        return len(jobs)  # a single one, which is larger than all of it
 
     def _why_there_is_no_room(self) -> str:
         waiting, _ = self._dispatcher.load()

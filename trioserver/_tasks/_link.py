@@ -29,11 +29,20 @@ from trioserver._tasks._patience import Patience
 from trioserver._tasks._payloads import check_size
 from trioserver._tasks._recorder import Recorder  # noqa: TC001  # the same
 from trioserver._tasks._task import id_of_posted
-from trioserver._tasks._wire import ORDER, REPORT, Kind, Order, RecordStream, Status
+from trioserver._tasks._wire import (
+    ORDER,
+    REPORT,
+    Kind,
+    Order,
+    Status,
+    TaskStream,
+    unpack_orders,
+)
 
 _RECEIVE_SIZE: Final = 256 * 1024
 _SEND_AT: Final = 256 * 1024
 """Bytes of large results after which they are sent: who waits for them can begin to read."""
+_MANY: Final = int(Kind.MANY)
 _DOORBELL: Final = REPORT.pack(0, Status.PROGRESS, 0.0, 0.0, 0)
 
 
@@ -79,7 +88,7 @@ class Link:
         self._sock = sock
         self._pid = os.getpid()
         self._loop_thread = threading.get_ident()
-        self._stream: RecordStream[Order] = RecordStream(ORDER, fetch=self._fetch)
+        self._stream: TaskStream[Order] = TaskStream(ORDER, fetch=self._fetch)
         self._is_torn = False
         self._sending = threading.Lock()
         # Held to look at what follows, but not while a thread waits in `recv`.
@@ -158,15 +167,13 @@ class Link:
     def _take(self, size: int) -> None:
         if not size:
             raise Disconnected
-        orders = self._stream.feed(bytes(self._buffer[:size]))
-        if not self._posts and self.on_receive is None:
-            self.orders.extend(orders)
-            return
-        for order in orders:
+        for order in self._stream.feed(bytes(self._buffer[:size])):
             kind = order[3]
-            if kind == Kind.POSTED:
+            if kind == _MANY:
+                self.orders.extend(unpack_orders(order[4]))
+            elif kind == Kind.POSTED:
                 self._answered(order)
-            elif kind == Kind.CANCEL:
+            elif kind == Kind.CANCEL and self.on_receive is not None:
                 self.cancellations.append(order[0])
             else:
                 self.orders.append(order)

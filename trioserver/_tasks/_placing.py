@@ -59,7 +59,10 @@ class Placement:
 
     def job_came(self, job: Job) -> None:
         """``job`` is in the queue, and nothing else has changed."""
-        if self._books.queue.shared >= self._worth_a_look or job.options.task_worker is not None:
+        if (
+            self._books.queue.line.count >= self._worth_a_look
+            or job.options.task_worker is not None
+        ):
             self._place()
 
     def workers_changed(self) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import math
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple, cast
 
 import trio
@@ -31,14 +32,14 @@ from trioserver._tasks._values import Completion
 from trioserver._tasks._wire import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 
     from trioserver._pacing import Pacer
     from trioserver._settings import Settings
     from trioserver._stopping import Stopping
     from trioserver._tasks._entrance import PoolDispatcher
     from trioserver._tasks._finishing import Call, OnFinish
-    from trioserver._tasks._job import Owner
+    from trioserver._tasks._job import Caller, Owner
     from trioserver._tasks._progress import OnProgress
     from trioserver._tasks._statistics import TaskStatistics
     from trioserver._tasks._wire import Answer
@@ -48,7 +49,10 @@ ArgsT = TypeVarTuple("ArgsT")
 
 logger = logging.getLogger("trioserver.tasks")
 
+# Plain numbers, because a job's kind travels.
 _TASK: Final = int(Kind.TASK)
+_CALL: Final = int(Kind.CALL)
+_DATA: Final = "the task's data"
 _DELIVERY_TIME: Final = 5.0
 """Seconds at the most that a stop goes on for completions, as long as they are being heard."""
 
@@ -89,7 +93,7 @@ class Pool:
         self._patience = Patience()
         # Set at the next end or delivery, None while nobody waits for it.
         self._changed: trio.Event | None = None
-        self._entrance = Entrance(dispatcher, self._accept, settings, pacer)
+        self._entrance = Entrance(dispatcher, self._accept, self._accept_all, settings, pacer)
         dispatcher.on_adopted(self._adopt)
 
     # Posting
@@ -139,15 +143,17 @@ class Pool:
     async def run_tasks(
         self, items: Iterable[object], options: Options | None = None
     ) -> list[Completion]:
-        asked = options or self._plain
-        return await self._run(
-            Job(Kind.TASK, self._dump(item, "the task's data"), self, asked) for item in items
-        )
+        return await self._run(partial(self._asked, items, options or self._plain))
 
     async def run_sync(self, fn: Callable[[*ArgsT], ResultT], args: tuple[*ArgsT]) -> ResultT:
         what = f"{getattr(fn, '__qualname__', repr(fn))} with its arguments"
-        job = Job(Kind.CALL, self._dump((fn, args), what), self, self._plain)
-        (completion,) = await self._run([job])
+        job = Job(_CALL, dump((fn, args), what, self._max_task_size), self, self._plain)
+
+        def asked(caller: Caller) -> list[Job]:
+            job.caller = caller
+            return [job]
+
+        (completion,) = await self._run(asked)
         return cast("ResultT", completion.result)
 
     # Ending
@@ -223,7 +229,7 @@ class Pool:
     def jobs_ended(self, jobs: Sequence[Job]) -> None:
         """Deliver how ``jobs`` ended."""
         is_told_of = self._progress.is_calling
-        delivered = self._delivered
+        delivered = self._entrance.heard
         own: list[Job] = []
         calls: list[Call] = []
         for job in jobs:
@@ -255,29 +261,28 @@ class Pool:
         payload: bytes,
     ) -> tuple[Answer, int, str]:
         """Accept what a task posts, if there is room now; it is nobody's but the server's."""
-        return self._entrance.post_of_task(Job(Kind.TASK, payload, self, self._plain))
+        return self._entrance.post_of_task(Job(_TASK, payload, self, self._plain))
 
     # Inside
-
-    def _delivered(self, job: Job) -> None:
-        """An ``on_finish`` has returned."""
-        self._entrance.heard(job)
-        if self._changed is not None:
-            self._tell_changed()
 
     def _job(
         self, data: object, options: Options, stream: Owner | None, on_finish: OnFinish | None
     ) -> Job:
         if on_finish is not None and not callable(on_finish):
             raise TypeError(f"on_finish must be a coroutine function: {on_finish!r}")
-        payload = dump(data, "the task's data", self._max_task_size)
+        payload = dump(data, _DATA, self._max_task_size)
         job = Job(_TASK, payload, self, options)
         job.stream = stream
         job.on_finish = on_finish
         return job
 
-    def _dump(self, value: object, what: str) -> bytes:
-        return dump(value, what, self._max_task_size)
+    def _asked(self, items: Iterable[object], options: Options, caller: Caller) -> Iterator[Job]:
+        """The jobs of ``items``, each made when it is asked for."""
+        for item in items:
+            payload = dump(item, _DATA, self._max_task_size)
+            job = Job(_TASK, payload, self, options)
+            job.caller = caller
+            yield job
 
     def _accept(self, job: Job) -> int:
         self._entrance.accepted(job)
@@ -290,6 +295,18 @@ class Pool:
         self._dispatcher.accept(job)
         return job.id
 
+    def _accept_all(self, jobs: Sequence[Job]) -> None:
+        """Take many at once, which no connection owns, and which ask for the same."""
+        self._entrance.all_accepted(jobs)
+        try:
+            for job, task_id in zip(jobs, self._dispatcher.ids, strict=False):
+                job.id = task_id
+        except BaseException:  # as above
+            self._entrance.ended(jobs, [])
+            raise
+        self._jobs.update([(job.id, job) for job in jobs])
+        self._dispatcher.accept_all(jobs)
+
     def _adopt(self, job: Job) -> None:
         """Take what a task has posted, and a dispatcher elsewhere has accepted."""
         self._entrance.accepted(job)
@@ -298,20 +315,22 @@ class Pool:
             # It was accepted before it could be known there that nothing is any more.
             self._dispatcher.cancel(job, CLOSED)
 
-    async def _run(self, jobs: Iterable[Job]) -> list[Completion]:
+    async def _run(self, jobs_for: Callable[[Caller], Iterable[Job]]) -> list[Completion]:
         refuse_in_task()
         patience = None if self._jobs else self._patience
-        return await run_jobs(jobs, self._entrance.post_all, self._dispatcher.cancel, patience)
+        return await run_jobs(jobs_for, self._entrance.post_all, self._dispatcher.cancel, patience)
 
     async def _wait_changed(self) -> None:
         if self._changed is None:
             self._changed = trio.Event()
+            self._entrance.on_heard = self._tell_changed
         await self._changed.wait()
 
     def _tell_changed(self) -> None:
         if self._changed is not None:
             self._changed.set()
             self._changed = None
+            self._entrance.on_heard = None
 
 
 @asynccontextmanager

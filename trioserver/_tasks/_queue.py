@@ -99,7 +99,7 @@ class Queue:
     """
 
     def __init__(self, workers: int) -> None:
-        self._shared = _Line()
+        self.line = _Line()
         self._pinned = [_Line() for _ in range(workers)]
         self.waiting = 0
         """Jobs that are here."""
@@ -119,12 +119,12 @@ class Queue:
     @property
     def shared(self) -> int:
         """Jobs in line for whichever worker."""
-        return self._shared.count
+        return self.line.count
 
     @property
     def oldest_at(self) -> float | None:
         """When the job was queued that has been in line for the longest; None if none is."""
-        lines = (self._shared, *self._pinned)
+        lines = (self.line, *self._pinned)
         return min((line.first.queued_at for line in lines if line.count), default=None)
 
     # Coming
@@ -136,7 +136,7 @@ class Queue:
         self.waiting += 1
         options = job.options
         if options.task_worker is None:
-            line = self._shared
+            line = self.line
             line.jobs.append(job)
             line.count += 1
         elif self.is_stranded(job):
@@ -152,6 +152,19 @@ class Queue:
                 heapq.heapify(self._limits)
                 self._sift_at = 2 * len(self._limits) + _KEPT_ANYWAY
 
+    def put_all(self, jobs: Sequence[Job], now: float) -> None:
+        """Take jobs that were posted together, with the same options."""
+        options = jobs[0].options
+        if options.task_worker is not None or options.queue_timeout != math.inf:
+            for job in jobs:
+                self.put(job, now)
+            return
+        for job in jobs:
+            job.queued_at = now
+        self.waiting += len(jobs)
+        self.line.jobs.extend(jobs)
+        self.line.count += len(jobs)
+
     def put_back(self, jobs: Sequence[Job]) -> None:
         """Take jobs from a worker that has not begun them, before all that came after them."""
         for job in jobs:
@@ -159,7 +172,7 @@ class Queue:
             job.seq = QUEUED
         self.waiting += len(jobs)
         shared = [job for job in jobs if job.options.task_worker is None]
-        self._shared.put_back(shared)
+        self.line.put_back(shared)
         if len(shared) < len(jobs):
             for number, line in enumerate(self._pinned):
                 own = [job for job in jobs if job.options.task_worker == number]
@@ -182,7 +195,7 @@ class Queue:
         Fewer, but at least one, if their data is large.
         """
         if not self.pinned:
-            jobs = self._shared.next_ones(count, AHEAD_BYTES)
+            jobs = self.line.next_ones(count, AHEAD_BYTES)
             self.waiting -= len(jobs)
             return jobs
         jobs = []
@@ -199,14 +212,14 @@ class Queue:
 
     def is_pinned_next(self, worker_id: int) -> bool:
         """Whether what is in line for this worker alone came before all that is for any."""
-        shared, own = self._shared, self._pinned[worker_id]
+        shared, own = self.line, self._pinned[worker_id]
         return not shared.count or own.first.queued_at <= shared.first.queued_at
 
     def next_for(self, worker_id: int) -> Job:
         """Whoever is next for this worker; only while something is in line for it."""
         self.waiting -= 1
         if not (self.has_pinned(worker_id) and self.is_pinned_next(worker_id)):
-            return self._shared.next()
+            return self.line.next()
         self.pinned -= 1
         return self._pinned[worker_id].next()
 
@@ -219,7 +232,7 @@ class Queue:
                 self._delays = [entry for entry in self._delays if _is_alive(entry[2])]
                 heapq.heapify(self._delays)
         elif job.options.task_worker is None:
-            self._shared.drop()
+            self.line.drop()
         elif self.is_stranded(job):
             self.stranded.remove(job)
         else:

@@ -40,7 +40,7 @@ from trioserver._tasks._progress_page import (
     ProgressWriter,
     make_fence,
 )
-from trioserver._tasks._wire import REPORT, RecordStream, Report
+from trioserver._tasks._wire import REPORT, Report, TaskStream
 
 __all__ = [
     "MAX_HANDED",
@@ -216,7 +216,7 @@ class Page(_Mapping):
         self._fence()
         if self._words[_PUBLISHED] // _GENERATION != generation:
             return []
-        stream: RecordStream[Report] = RecordStream(REPORT, fetch=fetch)
+        stream: TaskStream[Report] = TaskStream(REPORT, fetch=fetch)
         reports = stream.feed(data)
         if stream.held:
             raise PageError

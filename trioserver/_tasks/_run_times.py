@@ -7,7 +7,7 @@ from typing import Final
 
 WINDOW: Final = 0.002
 """Seconds of work that are handed ahead of a worker's running task."""
-MAX_AHEAD: Final = 128
+MAX_AHEAD: Final = 192
 """Jobs that are handed ahead at the most; a flight recorder tells `MAX_HANDED` apart."""
 AHEAD_BYTES: Final = 256 * 1024
 """Pickled data that a worker may have to read before it is handed more, unless that is one job's.

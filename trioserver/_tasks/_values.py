@@ -116,14 +116,16 @@ class Completion:
         """Whether it has begun to run, be it in an earlier attempt."""
         return self._job.worker_id is not None or self._job.attempt > 1
 
+    @trio.lowlevel.enable_ki_protection
     def _settle(self) -> None:
+        """Unpickle, and let a Ctrl-C wait until that is over: it is not the result's fault."""
         if self._error is not None or self._result is not _UNSET:
             return
         assert self._job.status is not None, "a completion is made of a job that has ended"
         status, body = self._job.status, self._job.body
         if status == _OK:
             try:
-                self._result = _loads(body)
+                self._result = pickle.loads(body)
             except BaseException as exc:  # noqa: BLE001  # unpickling runs code of the user's, which may even exit
                 self._error = TaskFailed(f"the result cannot be unpickled: {summary_of(exc)}")
         elif status == Status.FAILED:
@@ -139,18 +141,11 @@ class Completion:
         return f"<Completion of task {self.task_id}, attempt {self.attempt}>"
 
 
-@trio.lowlevel.enable_ki_protection
-def _loads(body: bytes) -> Any:  # whatever it is
-    """Unpickle, and let a Ctrl-C wait until that is over: it is not the result's fault."""
-    value: object = pickle.loads(body)
-    return value
-
-
 def _task_failed(failure: Failure) -> TaskFailed:
     original = None
     if failure.pickled:
         try:
-            original = _loads(failure.pickled)
+            original = pickle.loads(failure.pickled)
         except BaseException:  # noqa: BLE001  # it survived in the worker only; its words are in the summary
             original = None
         if not isinstance(original, BaseException):

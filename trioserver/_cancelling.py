@@ -22,11 +22,11 @@ if TYPE_CHECKING or TELLS_STATUS:
         `trio.lowlevel.checkpoint_if_cancelled` looks there, too, but by a coroutine: where sixteen
         replies leave together, that was an eighth of the time of each.
         """
-        return current_task()._cancel_status.effectively_cancelled
+        return current_task()._cancel_status.effectively_cancelled  # noqa: SLF001  # see above
 
     def innermost_scope(task: Task) -> object:
         """Stands for the innermost scope that ``task`` is in; to be compared."""
-        return task._cancel_status
+        return task._cancel_status  # noqa: SLF001  # see above
 
 else:
 
