@@ -12,10 +12,11 @@ import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from benchmarks import _durations
 from benchmarks._meter import Meter
+from benchmarks._pools import AT_ONCE
 from benchmarks._servers import Server
 from benchmarks.served import Served
 
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from typing import IO, Self
 
     from benchmarks._suite import Figure
-
-_FEW: Final = 2_000
-"""Tasks that are enough to learn roughly how many there are in a second."""
 
 
 class Asker:
@@ -83,12 +81,17 @@ def rate_of_posted(workers: int, in_flight: int, size: int, *, by_app: bool = Fa
 
 
 def rate_of_run_tasks(workers: int, in_flight: int) -> Figure:
-    """Tasks a second that give back a number, all of them in one call of ``server.run_tasks``."""
+    """Tasks a second that give back a number, by calls of ``server.run_tasks`` with many each."""
     with served("Asked", **bounds(workers, in_flight)) as asker:
-        asker.ask("run_tasks", _FEW)  # what happens only once
-        rate = _FEW / asker.ask("run_tasks", _FEW)
-        asker.ask("run_tasks", round(rate * _durations.warm_up()))
-        count = round(rate * _durations.SECONDS)
+
+        def run(seconds: float) -> int:
+            done = 0
+            end = time.perf_counter() + seconds
+            while time.perf_counter() < end:
+                asker.ask("run_tasks", AT_ONCE)
+                done += AT_ONCE
+            return done
+
+        run(_durations.warm_up())
         meter = Meter()
-        asker.ask("run_tasks", count)
-        return meter.rate(count)
+        return meter.rate(run(_durations.SECONDS))

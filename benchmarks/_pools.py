@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import threading
 import time
@@ -33,6 +34,9 @@ POOL: Final = "multiprocessing.Pool"
 CELERY: Final = "Celery with Redis"
 PLAIN: Final = "trio_parallel.run_sync"
 IMAP: Final = "Pool.imap, chunksize 1"
+MAP: Final = f"{EXECUTOR}.map, chunksize 1"
+AT_ONCE: Final = 10_000
+"""Tasks that one call is given, where calls are given many."""
 _ALL_WORKERS: Final = 0.1
 """Seconds of a task, several of which for each worker make a pool start all of them."""
 
@@ -148,6 +152,24 @@ def rate_of_imap(workers: int, in_flight: int | None, data: object) -> Figure:
         is_over = True
         room.release()
     return figure
+
+
+def rate_of_map(workers: int, data: object) -> Figure:
+    """The same by calls of ``ProcessPoolExecutor.map`` with many tasks each, sent one by one."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=spawn) as executor:
+        _warm(executor.submit, workers)
+
+        def run(seconds: float) -> int:
+            done = 0
+            end = time.perf_counter() + seconds
+            while time.perf_counter() < end:
+                done += len(list(executor.map(same, itertools.repeat(data, AT_ONCE))))
+            return done
+
+        run(_durations.warm_up())
+        meter = Meter()
+        return meter.rate(run(_durations.SECONDS))
 
 
 def rate_of_plain(workers: int, data: object) -> Figure:

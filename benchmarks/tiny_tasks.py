@@ -1,9 +1,10 @@
 """Tasks that do nothing, a thousand in flight: what each costs, and how many go through.
 
-Like is compared with like. Ours are posted one by one by ``server.task``, each with an
-``on_finish`` of its own, as those of peers are by ``submit``, ``apply_async`` and Swoole's
-``task``: this is what goals compare, but for the one about ``Pool.imap``. That is handed an
-iterable and gives all results, and so does ``run_tasks``, whose row its goal compares.
+Like is compared with like. There are two ways to have many tasks run. Either each is posted, and
+each has a hearer of its own: ours by ``server.task`` with an ``on_finish``, those of peers by
+``submit``, ``apply_async`` and Swoole's ``task``. Or one call takes an iterable and gives all
+results: ``server.run_tasks``, ``ProcessPoolExecutor.map``, ``Pool.imap``. Goals compare within a
+way.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from benchmarks._pools import (
     EXECUTOR,
     IMAP,
     LOKY,
+    MAP,
     MISSING,
     PEBBLE,
     PLAIN,
     rate_of_imap,
+    rate_of_map,
     rate_of_plain,
     rate_of_pool,
 )
@@ -76,6 +79,10 @@ def imap(workers: int) -> Figure:
     return rate_of_imap(workers, None, 1)
 
 
+def mapped(workers: int) -> Figure:
+    return rate_of_map(workers, 1)
+
+
 def plain(workers: int) -> Figure:
     return rate_of_plain(workers, 1)
 
@@ -100,11 +107,12 @@ def _case(workers: int) -> Case:
                 name: partial(measure_apart, measure, workers) for name, measure in variants.items()
             },
             **{name: partial(measure_apart, pool, name, workers) for name in pools},
+            MAP: partial(measure_apart, mapped, workers),
             IMAP: partial(measure_apart, imap, workers),
             PLAIN: partial(measure_apart, plain, workers),
             SWOOLE: partial(measure_apart, swoole, workers),
         },
-        (Goal(4, 2, SWOOLE), Goal(5, 2.5, IMAP, ours=RUN_TASKS), Goal(40, 25, EXECUTOR))
+        (Goal(4, 2, SWOOLE), Goal(5, 2.5, IMAP, ours=RUN_TASKS), Goal(40, 25, MAP, ours=RUN_TASKS))
         if is_whole
         else (),
         missing=MISSING,

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 from pool_bench import Bench
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trioserver._errors import TaskFailed, TaskWorkerCrashed
+from trioserver import _pacing
+from trioserver._errors import TaskFailed, TaskTimeout, TaskWorkerCrashed
+from trioserver._tasks import _entrance
 from trioserver._tasks._wire import Failure, Status
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from trioserver._tasks._values import Completion
 
 
@@ -149,6 +153,82 @@ async def test_run_tasks_gives_all_outcomes_in_order(autojump_clock: MockClock) 
     assert bench.finished == []
 
 
+@pytest.mark.parametrize(
+    ("bound", "value", "in_flight"),
+    [("max_queued_tasks", 3, 4), ("max_queued_bytes", 3000, 4), ("max_queued_bytes", 10, 1)],
+)
+async def test_run_tasks_keeps_to_the_bounds(
+    autojump_clock: MockClock, bound: str, value: int, in_flight: int
+) -> None:
+    """Of tasks and of bytes; one that is larger than all of it has its turn alone."""
+    bench = Bench()
+    most = 0
+    outcomes: list[Completion] = []
+
+    async def call() -> None:
+        outcomes.extend(await bench.pool.run_tasks([bytes(700)] * 100))
+
+    bounds: dict[str, Any] = {bound: value}
+    async with bench.open(**bounds), trio.open_nursery() as callers:
+        callers.start_soon(call)
+        while len(bench.engine.ran) < 100:
+            await wait_all_tasks_blocked()
+            most = max(most, len(bench.pool._jobs))
+            bench.engine.run(0)
+
+    assert [outcome.error for outcome in outcomes] == [None] * 100
+    assert most == in_flight  # of those that may be queued, and the one that runs
+
+
+async def test_run_tasks_gives_others_their_turn_while_it_posts(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the items take to make: what is there is posted, and then others run."""
+    now = 100.0
+    for module in (_pacing, _entrance):
+        monkeypatch.setattr(module, "perf_counter", lambda: now)
+    bench = Bench()
+    seen: list[int] = []
+
+    def items() -> Iterator[int]:
+        nonlocal now
+        for number in range(5):
+            now += _pacing.TURN
+            yield number
+
+    async def look() -> None:
+        while len(bench.pool._jobs) < 5:
+            seen.append(len(bench.pool._jobs))
+            await trio.lowlevel.checkpoint()
+
+    async with bench.open(), trio.open_nursery() as callers:
+        callers.start_soon(bench.pool.run_tasks, items())
+        callers.start_soon(look)
+        await bench.run(5)
+
+    assert {*seen} & {1, 2, 3, 4}
+
+
+async def test_options_of_run_tasks_are_those_of_each(autojump_clock: MockClock) -> None:
+    """A time to wait in the queue that is over ends those that have not begun."""
+    bench = Bench()
+    outcomes: list[Completion] = []
+
+    async def call() -> None:
+        options = bench.pool.options(None, 1.0, 0, 0)
+        outcomes.extend(await bench.pool.run_tasks(range(3), options))
+
+    async with bench.open(), trio.open_nursery() as callers:
+        callers.start_soon(call)
+        await bench.begin()
+        bench.engine.now += 2
+        bench.engine.dispatcher.look_after()
+        bench.engine.finish(0)
+        bench.engine.send(0)
+
+    assert [type(outcome.error) for outcome in outcomes] == [type(None), TaskTimeout, TaskTimeout]
+
+
 async def test_run_tasks_of_nothing_is_nothing(autojump_clock: MockClock) -> None:
     """And does not wait."""
     bench = Bench()
@@ -159,15 +239,19 @@ async def test_run_tasks_of_nothing_is_nothing(autojump_clock: MockClock) -> Non
 async def test_run_tasks_that_fails_to_post_leaves_nothing_running(
     autojump_clock: MockClock,
 ) -> None:
-    """The first ones are taken back when the third cannot be pickled."""
+    """Those before one that cannot be pickled are taken back, or have never come in."""
     bench = Bench()
-    async with bench.open():
+    async with bench.open(max_queued_tasks=1000):
         bench.post_nowait()
         await bench.begin()
-        with pytest.raises(TypeError, match=r"^the task's data of type lock cannot be pickled"):
-            await bench.pool.run_tasks([1, 2, threading.Lock()])
-        assert bench.engine.counts == (0, 1)
+        for before in (2, 200):
+            with pytest.raises(TypeError, match=r"^the task's data of type lock cannot be pickled"):
+                await bench.pool.run_tasks([*range(before), threading.Lock(), "not reached"])
+            assert bench.engine.counts == (0, 1)
         bench.engine.end(0)
+        await bench.run_out()
+
+    assert len(bench.engine.ran) == 1
 
 
 async def test_cancelling_run_tasks_ends_all_of_them(autojump_clock: MockClock) -> None:

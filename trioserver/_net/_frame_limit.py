@@ -50,6 +50,12 @@ class CountedInbox(Inbox):
         super().__init__(transport, pacer)
         self._limit = limit
 
+    is_counted = True
+
+    def count_frame(self) -> None:
+        """As `Inbox.count_frame`."""
+        self._limit.count()
+
     def take_frame(self) -> bytes | None:
         """As `Inbox.take_frame`."""
         frame = super().take_frame()

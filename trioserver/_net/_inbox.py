@@ -37,11 +37,11 @@ class Inbox:
 
     __slots__ = (
         "_budget",
-        "_decode_next",
         "_decoder",
         "_is_more_there",
         "_pacer",
         "_transport",
+        "decode_next",
         "framing_error",
         "is_at_eof",
         "is_stopped",
@@ -49,10 +49,14 @@ class Inbox:
         "next_frame",
     )
 
+    is_counted = False
+    """Whether to `count_frame` for each frame that is taken past the methods here."""
+
     def __init__(self, transport: Transport, pacer: Pacer) -> None:
         self._transport = transport
         self._decoder: Decoder
-        self._decode_next: Callable[[], bytes | None]
+        self.decode_next: Callable[[], bytes | None]
+        """`Decoder.next_frame`."""
         self._pacer = pacer
         self._budget = FRAME_BUDGET
         # Whether the last read took all that it asked for.
@@ -70,7 +74,7 @@ class Inbox:
     def use(self, decoder: Decoder) -> None:
         """Have ``decoder`` cut the frames; before the first is asked for."""
         self._decoder = decoder
-        self._decode_next = decoder.next_frame
+        self.decode_next = decoder.next_frame
 
     def take_frame(self) -> bytes | None:
         """The next frame if it is here already, and it is not the turn of others."""
@@ -134,11 +138,18 @@ class Inbox:
                 return None
         # Not by `_decode`: no error has come yet, and calls are half of the time of a short frame.
         try:
-            self.next_frame = self._decode_next()
+            self.next_frame = self.decode_next()
         except FramingError as exc:
-            self.next_frame = None
-            self.framing_error = exc
+            self.broke_off(exc)
         return frame
+
+    def broke_off(self, error: FramingError) -> None:
+        """The client has broken the framing behind the frame that is being handled."""
+        self.next_frame = None
+        self.framing_error = error
+
+    def count_frame(self) -> None:
+        """One more is handled; here nobody wants to know."""
 
     @property
     def is_over(self) -> bool:
@@ -175,7 +186,7 @@ class Inbox:
         """The next whole frame; an error waits until the frames before it are handled."""
         if self.framing_error is None:
             try:
-                return self._decode_next()
+                return self.decode_next()
             except FramingError as exc:
                 self.framing_error = exc
         return None

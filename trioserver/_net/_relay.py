@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 import trio
 
 from trioserver._cancelling import innermost_scope
+from trioserver._errors import FramingError
 from trioserver._guard import contain
 from trioserver._net._endings import endings_left_out
 from trioserver._net._inbox import FRAME_BUDGET
@@ -270,10 +271,20 @@ class Relay:
         if frame is None:
             return
         await on_receive(connection, frame)
+        is_counted = inbox.is_counted
         for _ in range(FRAME_BUDGET - 1):
-            if inbox.next_frame is None or connection._is_closed:
+            frame = inbox.next_frame
+            if frame is None or connection._is_closed:
                 return
-            await on_receive(connection, inbox.receive_frame_nowait())  # type: ignore[arg-type]
+            # As `Inbox.receive_frame_nowait`, without the call: where sixteen requests come
+            # together, each call is a twentieth of the time of each.
+            try:
+                inbox.next_frame = inbox.decode_next()
+            except FramingError as exc:
+                inbox.broke_off(exc)
+            if is_counted:
+                inbox.count_frame()
+            await on_receive(connection, frame)
 
     def _contain(self, connection: Connection, exc: BaseException) -> BaseException | None:
         """See `contained`; what passes ends the connection."""
