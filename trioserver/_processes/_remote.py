@@ -66,6 +66,9 @@ class RemoteDispatcher:
 
     # What a pool calls
 
+    patience: None = None
+    """What goes through a manager takes longer than it pays to stay awake for."""
+
     @property
     def workers(self) -> int:
         return self._room.task_workers

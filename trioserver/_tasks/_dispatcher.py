@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from trioserver._tasks._books import Worker
     from trioserver._tasks._engine import Engine
     from trioserver._tasks._job import Job
+    from trioserver._tasks._patience import Patience
     from trioserver._tasks._policy import Policy
     from trioserver._tasks._statistics import TaskStatistics
     from trioserver._tasks._wire import Report
@@ -89,6 +90,8 @@ class Dispatcher:
         self._listeners: list[Callable[[], None]] = []
         self.ids: Iterator[int] = itertools.count()
         """Ids for jobs, for whoever posts."""
+        self.patience: Patience | None = None
+        """Of who waits for a job, if that may pay; whoever opens this knows."""
 
     # What a pool calls
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from trioserver._pacing import Pacer
     from trioserver._settings import Settings
     from trioserver._tasks._job import Job, Owner
+    from trioserver._tasks._patience import Patience
     from trioserver._tasks._statistics import TaskStatistics
 
 
@@ -49,6 +50,10 @@ class PoolDispatcher(Protocol):
 
         The former whoever has posted them, the latter only of what other pools have posted.
         """
+
+    @property
+    def patience(self) -> Patience | None:
+        """Of who waits for a single job, if it may pay to stay awake for that."""
 
     @property
     def ids(self) -> Iterator[int]:

@@ -41,6 +41,7 @@ class InlineTaskWorkers:
     """
 
     clock: Callable[[], float] = staticmethod(trio.current_time)
+    are_processes = False
 
     def __init__(self, app: App, settings: Settings) -> None:
         self.policy = Policy.of(settings, is_async=app.has_async_task)

@@ -60,6 +60,7 @@ class LocalTaskWorkers:
     """
 
     clock: Callable[[], float] = staticmethod(time.monotonic)
+    are_processes = True
 
     def __init__(self, app: TaskApp, settings: Settings, stopping: Stopping) -> None:
         assert app.spec is not None, "App.check has seen to it"

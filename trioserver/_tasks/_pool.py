@@ -25,7 +25,6 @@ from trioserver._tasks._entrance import Entrance
 from trioserver._tasks._finishing import FinishLoops
 from trioserver._tasks._job import Job
 from trioserver._tasks._options import Options
-from trioserver._tasks._patience import Patience
 from trioserver._tasks._payloads import dump
 from trioserver._tasks._progress import Progress
 from trioserver._tasks._values import Completion
@@ -90,7 +89,6 @@ class Pool:
         self._pacer = pacer
         self._plain = Options(timeout=settings.task_timeout)
         self._jobs: dict[int, Job] = {}
-        self._patience = Patience()
         # Set at the next end or delivery, None while nobody waits for it.
         self._changed: trio.Event | None = None
         self._entrance = Entrance(dispatcher, self._accept, self._accept_all, settings, pacer)
@@ -317,7 +315,7 @@ class Pool:
 
     async def _run(self, jobs_for: Callable[[Caller], Iterable[Job]]) -> list[Completion]:
         refuse_in_task()
-        patience = None if self._jobs else self._patience
+        patience = None if self._jobs else self._dispatcher.patience
         return await run_jobs(jobs_for, self._entrance.post_all, self._dispatcher.cancel, patience)
 
     async def _wait_changed(self) -> None:

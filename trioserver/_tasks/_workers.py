@@ -10,6 +10,7 @@ import trio
 
 from trioserver._tasks._dispatcher import Dispatcher
 from trioserver._tasks._engine import Engine
+from trioserver._tasks._patience import Patience
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -33,6 +34,10 @@ class TaskWorkers(Engine, Protocol):
     @property
     def clock(self) -> Callable[[], float]:
         """The clock of its reports."""
+
+    @property
+    def are_processes(self) -> bool:
+        """Whether jobs go on while nothing runs here."""
 
     async def stack(self, task_id: int) -> str:
         """The Python stack of a running task; see `_controls.Controls.stack`."""
@@ -116,6 +121,8 @@ async def open_dispatcher(
     )
     if ids is not None:
         dispatcher.ids = ids
+    if workers.are_processes:
+        dispatcher.patience = Patience()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(alarm.run, dispatcher.look_after)
         async with workers.running(dispatcher):
