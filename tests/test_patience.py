@@ -227,7 +227,7 @@ class Ended:
 
     def end(self, job: Job) -> None:
         assert job.caller is not None
-        job.caller.one_ended()
+        job.caller.some_ended(1)
 
 
 async def wait_for_one(world: Ended, patience: Patience) -> None:

@@ -196,7 +196,7 @@ class Guest:
         if is_owned:
             self._owned.add(task_id)
         self._taken += 1
-        self._taken_bytes += len(job.payload)
+        self._taken_bytes += job.size
         self._accept(job)
 
     def _want_room(self, has_seen: int) -> None:
@@ -252,7 +252,7 @@ class Guest:
     def _job_ended(self, job: Job) -> None:
         del self.jobs[job.id]
         self._owned.discard(job.id)
-        self._desk.held_bytes -= len(job.payload)
+        self._desk.held_bytes -= job.size
         if self.is_gone:
             return
         if self._values:
@@ -313,5 +313,5 @@ class Guest:
 
     def _accept(self, job: Job) -> None:
         self.jobs[job.id] = job
-        self._desk.held_bytes += len(job.payload)
+        self._desk.held_bytes += job.size
         self._desk.dispatcher.accept(job)

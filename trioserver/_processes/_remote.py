@@ -78,7 +78,7 @@ class RemoteDispatcher:
         return waiting, max(held - self._bytes, 0)
 
     def accept(self, job: Job) -> None:
-        size = len(job.payload)
+        size = job.size
         self._jobs[job.id] = job
         self._bytes += size
         self._room.posted(self._seat, size)
@@ -124,7 +124,7 @@ class RemoteDispatcher:
             kind, task_id, body = record
             if kind == _ENDED:
                 job = jobs.pop(task_id)
-                self._bytes -= len(job.payload)
+                self._bytes -= job.size
                 take_end(job, body)
                 ended.append(job)
                 continue
@@ -162,7 +162,7 @@ class RemoteDispatcher:
         job = Job(_TASK, body[PARENT.size :], parent.sink)
         job.id = task_id
         self._jobs[task_id] = job
-        self._bytes += len(job.payload)
+        self._bytes += job.size
         self._adopt(job)
 
     def _flush_soon(self) -> None:

@@ -257,7 +257,7 @@ class Books:
             job.seq = seq
             job.worker_id = number
             handed[seq] = job
-            size = len(job.payload)
+            size = job.size
             if size > _LARGE:
                 worker.large[seq] = size
                 worker.large_bytes += size

@@ -76,8 +76,8 @@ class _Caller:
         # Who waits for so many; without an event, which costs more than all of this.
         self._task: trio.lowlevel.Task | None = None
 
-    def one_ended(self) -> None:
-        self._ended += 1
+    def some_ended(self, count: int) -> None:
+        self._ended += count
         if self._task is not None and self._ended >= self._wanted:
             trio.lowlevel.reschedule(self._task)
             self._task = None

@@ -117,7 +117,7 @@ class Conversation:
         """Hand over ``jobs``, in one message; never waits."""
         self._last_seq = jobs[-1].seq
         self._handed.update([job.seq for job in jobs])
-        if len(jobs) >= _MANY and max([len(job.payload) for job in jobs]) < WORTH_A_COPY:
+        if len(jobs) >= _MANY and max([job.size for job in jobs]) < WORTH_A_COPY:
             orders: list[Order] = [
                 (job.seq, job.id, job.attempt, job.kind, job.payload) for job in jobs
             ]
@@ -127,8 +127,7 @@ class Conversation:
         small: list[bytes] = []
         pack = ORDER.pack
         for job in jobs:
-            payload = job.payload
-            size = len(payload)
+            payload, size = job.payload, job.size
             if size >= LARGE:
                 where = self._arena.place(job.seq, payload)
                 if where is not None:

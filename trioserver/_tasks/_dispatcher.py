@@ -318,11 +318,20 @@ class Dispatcher:
         runs = 0
         total = 0.0
         well: list[Job] = []
-        for job, report in zip(self._books.take(worker, seqs), reports, strict=True):
+        taken = self._books.take(worker, seqs)
+        for job, (_, status, begun, ran, body) in zip(taken, reports, strict=True):
             if job is None:
                 continue  # heard before: a page and a message can both tell of it; or taken back
-            _, status, begun, ran, body = report
-            if well and status != _OK:  # they have ended before this one
+            if status == _OK:  # as nearly all
+                job.status = status
+                job.begun_at = begun
+                job.ran = ran
+                job.body = body
+                total += ran
+                well.append(job)
+                continue
+            if well:  # they have ended before this one
+                runs += len(well)
                 self._attempts.ended_well(well)
                 well = []
             if status == _SKIPPED:
@@ -333,15 +342,12 @@ class Dispatcher:
             total += ran
             job.begun_at = begun
             job.ran = ran
-            if status == _OK:
-                job.status = status
-                job.body = body
-                well.append(job)
-            elif status == Status.CANCELLED and job.verdict is not None:
+            if status == Status.CANCELLED and job.verdict is not None:
                 self._attempts.ended(job, *job.verdict)  # its own scope has ended it
             else:
                 self._attempts.ended(job, status, body)
         if well:
+            runs += len(well)
             self._attempts.ended_well(well)
         self._watch.progressed(worker)
         if runs:

@@ -161,7 +161,7 @@ class Entrance:
         size = 0
         for job in jobs:
             together.append(job)
-            size += len(job.payload)
+            size += job.size
             if (
                 len(together) == _TOGETHER
                 or size >= AHEAD_BYTES
@@ -227,30 +227,30 @@ class Entrance:
                     "the connection that the task would belong to is closed"
                 )
             self._accounts.posted(job.stream, job)
-        self._bytes += len(job.payload)
+        self._bytes += job.size
 
     def all_accepted(self, jobs: Sequence[Job]) -> None:
         """``jobs`` come in, which no connection owns."""
-        self._bytes += sum([len(job.payload) for job in jobs])
+        self._bytes += sum([job.size for job in jobs])
 
     def ended(self, jobs: Iterable[Job], own: Collection[Job]) -> None:
         """``jobs`` have ended, and ``own`` of them wait for an ``on_finish`` (`heard` follows)."""
         size = 0
         for job in jobs:
-            size += len(job.payload)
+            size += job.size
             if job.stream is not None:
                 self._accounts.ended(job.stream, job)
         self._bytes -= size
         if own:
             self.unheard += len(own)
-            self._unheard_bytes += sum([len(job.payload) + len(job.body) for job in own])
+            self._unheard_bytes += sum([job.size + len(job.body) for job in own])
             if self._tell_unheard is not None:
                 self._tell_unheard(self.unheard, self._unheard_bytes)
 
     def heard(self, job: Job) -> None:
         """Nobody is to hear of ``job`` any more."""
         self.unheard -= 1
-        self._unheard_bytes -= len(job.payload) + len(job.body)
+        self._unheard_bytes -= job.size + len(job.body)
         if self._tell_unheard is not None:
             self._tell_unheard(self.unheard, self._unheard_bytes)
         if job.stream is not None:
@@ -313,27 +313,23 @@ class Entrance:
         # The same as below, without the call.
         waiting, elsewhere = self._dispatcher.load()
         held = self._bytes + elsewhere
-        return waiting < self._max_tasks and (
-            not held or held + len(job.payload) <= self._max_bytes
-        )
+        return waiting < self._max_tasks and (not held or held + job.size <= self._max_bytes)
 
     def _has_room_in_queue(self, job: Job) -> bool:
         waiting, elsewhere = self._dispatcher.load()
         # One that is larger than all of it must still have its turn.
         held = self._bytes + elsewhere
-        return waiting < self._max_tasks and (
-            not held or held + len(job.payload) <= self._max_bytes
-        )
+        return waiting < self._max_tasks and (not held or held + job.size <= self._max_bytes)
 
     def _room_for(self, jobs: Sequence[Job]) -> int:
         """How many of ``jobs`` have room together, of which the first has."""
         waiting, elsewhere = self._dispatcher.load()
         jobs = jobs[: self._max_tasks - waiting]
         left = self._max_bytes - self._bytes - elsewhere
-        if sum([len(job.payload) for job in jobs]) <= left:
+        if sum([job.size for job in jobs]) <= left:
             return len(jobs)
         for count, job in enumerate(jobs):
-            left -= len(job.payload)
+            left -= job.size
             if count and left < 0:
                 return count
         return len(jobs)  # a single one, which is larger than all of it

@@ -38,8 +38,8 @@ class Sink(Protocol):
 class Caller(Protocol):
     """Whoever waits for a job by itself, and not by way of ``on_finish``."""
 
-    def one_ended(self) -> None:
-        """One of its jobs has ended."""
+    def some_ended(self, count: int) -> None:
+        """So many of its jobs have ended."""
 
 
 class Owner(Protocol):
@@ -68,6 +68,7 @@ class Job:
         "ran",
         "seq",
         "sink",
+        "size",
         "status",
         "stream",
         "verdict",
@@ -77,6 +78,8 @@ class Job:
     def __init__(self, kind: int, payload: bytes, sink: Sink, options: Options = PLAIN) -> None:
         self.kind = kind
         self.payload = payload
+        # Bytes of that, which is asked for at every step of its way.
+        self.size = len(payload)
         self.sink = sink
         self.options = options
         # Given when it is accepted.

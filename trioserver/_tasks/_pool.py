@@ -230,16 +230,23 @@ class Pool:
         delivered = self._entrance.heard
         own: list[Job] = []
         calls: list[Call] = []
+        caller, count = None, 0
         for job in jobs:
             del self._jobs[job.id]
             if job.caller is not None:
-                job.caller.one_ended()
+                if job.caller is not caller:
+                    if caller is not None:
+                        caller.some_ended(count)
+                    caller, count = job.caller, 0
+                count += 1
                 continue
             own.append(job)
             on_finish = job.on_finish or self._on_finish
             call: Call = ("on_finish", job, on_finish, Completion(job), delivered)
             if not (is_told_of and self._progress.keeps(job, call)):
                 calls.append(call)
+        if caller is not None:
+            caller.some_ended(count)
         self._entrance.ended(jobs, own)
         if calls:
             try:

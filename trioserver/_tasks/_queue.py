@@ -74,7 +74,7 @@ class _Line:
             job = pop()
             if job.status is None:
                 jobs.append(job)
-                held += len(job.payload)
+                held += job.size
                 if held >= size:
                     break
         self.count -= len(jobs)
@@ -203,7 +203,7 @@ class Queue:
         while len(jobs) < count and size < AHEAD_BYTES:
             job = self.next_for(worker_id)
             jobs.append(job)
-            size += len(job.payload)
+            size += job.size
         return jobs
 
     def has_pinned(self, worker_id: int) -> bool:
