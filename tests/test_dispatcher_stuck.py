@@ -167,7 +167,7 @@ def test_bytes_bound_what_is_handed_ahead() -> None:
     small, large = AHEAD_BYTES // 10, 4 * AHEAD_BYTES
     for size in (small,) * 40 + (large,) * 3:
         job = engine.job()
-        job.payload = bytes(size)
+        job.payload, job.size = bytes(size), size
         engine.dispatcher.accept(job)
     most = 0
     while engine.dispatcher.waiting + engine.dispatcher.running:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from random import Random
 from typing import TYPE_CHECKING
 from unittest import mock
@@ -47,10 +47,13 @@ def scheduled_by(seed: int) -> Iterator[None]:
     ticks = itertools.count(0, 0.0003)
     scheduler._r.seed(seed)
     try:
-        with (
-            mock.patch.object(scheduler, "_ALLOW_DETERMINISTIC_SCHEDULING", True),
-            mock.patch("trioserver._pacing.perf_counter", ticks.__next__),
-        ):
+        with ExitStack() as patches:
+            patches.enter_context(
+                mock.patch.object(scheduler, "_ALLOW_DETERMINISTIC_SCHEDULING", True)
+            )
+            for module in ("_pacing", "_tasks._entrance", "_tasks._finishing"):
+                name = f"trioserver.{module}.perf_counter"
+                patches.enter_context(mock.patch(name, ticks.__next__))
             yield
     finally:
         scheduler._r.setstate(state)
