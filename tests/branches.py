@@ -20,6 +20,7 @@ from trioserver._tasks._wire import Kind
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Sequence
     from contextlib import ExitStack
     from random import Random
 
@@ -48,13 +49,14 @@ class ManagerWorld(PoolWorld):
         self.branches: list[Branch] = []
         self.guests: list[Guest] = []
 
-    def accepted(self, job: Job) -> None:
-        number = number_of(job)
-        assert number not in self.jobs, "accepted twice"
-        self.jobs[number] = job
-        self.numbers[job] = number
+    def accepted(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            number = number_of(job)
+            assert number not in self.jobs, "accepted twice"
+            self.jobs[number] = job
+            self.numbers[job] = number
+            self.trace.append(("accepted", number))
         self.see_workers()
-        self.trace.append(("accepted", number))
 
     def check(self) -> None:
         """At every moment: bounds, and the sums."""

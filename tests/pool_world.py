@@ -81,12 +81,11 @@ class CountingDispatcher(Dispatcher):
 
     def accept(self, job: Job) -> None:
         super().accept(job)
-        self._world.accepted(job)
+        self._world.accepted([job])
 
     def accept_all(self, jobs: Sequence[Job]) -> None:
         super().accept_all(jobs)
-        for job in jobs:
-            self._world.accepted(job)
+        self._world.accepted(jobs)
 
     def cancel(self, job: Job, reason: str) -> None:
         if reason == STOPPED:
@@ -169,27 +168,30 @@ class PoolWorld(ModelEngine):
 
     # The ledger
 
-    def accepted(self, job: Job) -> None:
-        """A job has passed the door."""
-        shape, pool = self.shape, self.pool
-        loaded = pickle.loads(job.payload)
-        number = loaded[1][0][0] if job.kind == Kind.CALL else loaded[0]
-        assert number not in self.jobs, "accepted twice"
-        assert job.id == len(self.jobs), "ids are counted"
-        self.jobs[number] = job
-        self.numbers[job] = number
-        self.alive.add(job)
+    def accepted(self, jobs: Sequence[Job]) -> None:
+        """Jobs have passed the door together."""
+        for job in jobs:
+            loaded = pickle.loads(job.payload)
+            number = loaded[1][0][0] if job.kind == Kind.CALL else loaded[0]
+            assert number not in self.jobs, "accepted twice"
+            assert job.id == len(self.jobs), "ids are counted"
+            self.jobs[number] = job
+            self.numbers[job] = number
+            self.alive.add(job)
+            self.trace.append(("accepted", number))
         self.see_workers()
-        self.trace.append(("accepted", number))
-        settings = shape.settings
+        settings, pool = self.shape.settings, self.pool
         assert self.dispatcher.waiting <= settings.max_queued_tasks
         total = sum(len(one.payload) for one in self.alive if one.status is None)
         alone = sum(one.status is None for one in self.alive) == 1
         assert total == pool._entrance._bytes
         assert total <= settings.max_queued_bytes or alone
-        if job.stream is not None and settings.max_tasks_per_connection:
-            own = [one for one in self.alive if one.stream is job.stream and one.status is None]
-            assert len(own) <= settings.max_tasks_per_connection
+        if settings.max_tasks_per_connection:
+            streams = {job.stream for job in jobs if job.stream is not None}
+            assert len(jobs) == 1 or not streams
+            for stream in streams:
+                own = [one for one in self.alive if one.stream is stream and one.status is None]
+                assert len(own) <= settings.max_tasks_per_connection
 
     def see_workers(self) -> None:
         """Remember how many there were; each may have let one job more in, and die since."""
