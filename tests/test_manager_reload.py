@@ -168,6 +168,15 @@ def test_after_max_request_frames_another_process_takes_over(tmp_path: Path) -> 
         wait_until(lambda: not is_running(client.pid), "the old one has left")
 
 
+def test_frames_that_come_together_are_counted_each(tmp_path: Path) -> None:
+    """Though nearly all of them are taken past the methods of their inbox."""
+    with many_processes(tmp_path, "--max-request=20") as server:
+        client = server.client_of(0)
+        client.sock.sendall(b"who\n" * 20)
+        assert len({client.receive() for _ in range(20)}) == 1
+        server.wait_log("is recycled")
+
+
 def test_a_stop_after_a_reload_bounds_old_ones_too(tmp_path: Path) -> None:
     """They had all the time that they needed; now they have that of the stop."""
     with many_processes(tmp_path, "--max-wait-time=0.3", task_workers=1) as server:
