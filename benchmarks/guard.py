@@ -33,6 +33,7 @@ SECONDS: Final = 0.3
 CONNECTIONS: Final = 50
 TASK_WORKERS: Final = 2
 LARGE: Final = 2**20
+ONE_BY_ONE: Final = "trioserver, server.task"
 
 
 def _ping(pipeline: int, name: str) -> Figure:
@@ -71,6 +72,15 @@ CASES: Final = (
         },
         # 8.2 to 16 and 8.7 to 10; 1.2 and 0.9 if none is handed ahead, 5.9 and 5.1 one by one.
         {EXECUTOR: 5.0, PLAIN: 6.5},
+    ),
+    _case(
+        "tasks-together",
+        "tasks that one call is given come in together",
+        {
+            OURS: partial(measure_apart, tiny_tasks.run_tasks, TASK_WORKERS),
+            ONE_BY_ONE: partial(measure_apart, tiny_tasks.ours, TASK_WORKERS),
+        },
+        {ONE_BY_ONE: 1.2},  # 1.4; 1.0 if they come in one by one
     ),
     _case(
         "large-payloads",

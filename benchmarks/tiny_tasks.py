@@ -3,8 +3,8 @@
 Like is compared with like. There are two ways to have many tasks run. Either each is posted, and
 each has a hearer of its own: ours by ``server.task`` with an ``on_finish``, those of peers by
 ``submit``, ``apply_async`` and Swoole's ``task``. Or one call takes an iterable and gives all
-results: ``server.run_tasks``, ``ProcessPoolExecutor.map``, ``Pool.imap``. Goals compare within a
-way.
+results: ``server.run_tasks``, ``ProcessPoolExecutor.map``, ``Pool.imap``; the latter two know no
+bound, and have more in flight. Goals compare within a way.
 """
 
 from __future__ import annotations

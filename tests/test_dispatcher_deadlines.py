@@ -6,7 +6,7 @@ import pytest
 from model_engine import ModelEngine
 
 from trioserver._tasks._policy import GRACE, Policy
-from trioserver._tasks._watching import TAKE_UP
+from trioserver._tasks._watching import HELD_UP, TAKE_UP
 from trioserver._tasks._wire import Status, unpack_timeout
 
 
@@ -96,18 +96,49 @@ def test_a_wait_that_takes_too_long_ends_unrun() -> None:
 
 
 def test_a_worker_that_takes_nothing_up_is_replaced() -> None:
-    """What it was handed runs elsewhere, and no attempt was used."""
+    """What it was handed runs elsewhere long before that, and no attempt was used."""
     engine = ModelEngine(2)
     stuck, other = engine.post(2)
     engine.run(1)
+    for _ in range(2):
+        assert engine.given(1) == []
+        engine.pass_time(HELD_UP)
+    assert engine.run(1) is stuck
+    assert (stuck.status, stuck.attempt) == (Status.OK, 1)
+    assert other.status == Status.OK
     engine.pass_time(TAKE_UP)
     assert engine.killed == []
     engine.pass_time(TAKE_UP)
 
     assert engine.killed == [0]
-    assert engine.run(1) is stuck
-    assert (stuck.status, stuck.attempt) == (Status.OK, 1)
-    assert other.status == Status.OK
+
+
+def test_what_a_sleeping_worker_has_waits_while_nobody_is_free() -> None:
+    """Nobody could run it sooner; as soon as somebody is, it goes there."""
+    engine = ModelEngine(2)
+    waits, runs = engine.post(2)
+    engine.begin(1)
+    engine.pass_time(10 * HELD_UP)
+    assert engine.given(0) == [waits]
+
+    engine.end(1)
+    engine.pass_time(10 * HELD_UP)
+    engine.pass_time(10 * HELD_UP)
+
+    assert runs.status == Status.OK
+    assert engine.given(0) == []
+    assert engine.run(1) is waits
+
+
+def test_what_a_pinned_job_waits_for_is_its_worker() -> None:
+    """However long that sleeps."""
+    engine = ModelEngine(2)
+    pinned = engine.post_one(task_worker=0)
+    engine.pass_time(HELD_UP)
+    engine.pass_time(HELD_UP)
+
+    assert engine.given(0) == [pinned]
+    assert engine.run(0) is pinned
 
 
 def test_a_worker_that_runs_a_long_task_is_not_stuck() -> None:

@@ -10,9 +10,10 @@ import pytest
 import trio
 import trio.testing
 from model_engine import ModelEngine
+from workers import open_workers
 
 from trioserver._tasks._arena import WorkerArena
-from trioserver._tasks._calls import run_jobs
+from trioserver._tasks._calls import _AT_ONCE, run_jobs
 from trioserver._tasks._link import Link
 from trioserver._tasks._patience import AWAKE, MAX_PASSED, Patience, cores_here
 from trioserver._tasks._recorder import Recorder, create_page
@@ -206,6 +207,19 @@ def test_a_worker_whose_patience_is_over_sleeps(link: tuple[Link, socket.socket]
     assert patience.paid == 0
 
 
+def test_a_cancellation_that_comes_too_late_is_skipped(
+    link: tuple[Link, socket.socket],
+) -> None:
+    """By a loop that runs one task after the other, and keeps none."""
+    worker, dispatcher = link
+    dispatcher.sendall(ORDER.pack(3, 0, 0, Kind.CANCEL, 0))
+
+    worker.receive()
+
+    assert [order[3] for order in worker.orders] == [Kind.CANCEL]
+    assert not worker.cancellations
+
+
 # In a caller
 
 
@@ -237,7 +251,7 @@ async def wait_for_one(world: Ended, patience: Patience) -> None:
         job.caller = caller
         return [job]
 
-    completions = await run_jobs(asked, world.post_all, world.cancel, patience)
+    completions = await run_jobs(asked, world.post_all, world.cancel, lambda _: patience)
     assert len(completions) == 1
 
 
@@ -287,3 +301,40 @@ async def test_a_caller_who_is_awake_can_be_cancelled() -> None:
     assert scope.cancelled_caught
     assert world.cancelled == world.jobs != []
     assert patience.paid == 0
+
+
+async def test_many_completions_are_made_in_turns() -> None:
+    """Whoever has waited for very many holds up nobody when all have ended."""
+    engine = ModelEngine()
+    turns = 0
+
+    def asked(caller: Caller) -> list[Job]:
+        jobs = [engine.job() for _ in range(3 * _AT_ONCE)]
+        for job in jobs:
+            job.caller = caller
+        caller.some_ended(len(jobs))
+        return jobs
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    world = Ended()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(others)
+        before = turns
+        completions = await run_jobs(asked, world.post_all, world.cancel, lambda _: None)
+        assert turns - before > 3
+        nursery.cancel_scope.cancel()
+
+    assert [completion._job for completion in completions] == world.jobs
+
+
+async def test_only_processes_are_worth_staying_awake_for() -> None:
+    """What runs in this process runs when everybody sleeps."""
+    async with open_workers() as workers:
+        assert workers.dispatcher.patience is not None
+    engine = ModelEngine()
+    assert engine.dispatcher.patience is None

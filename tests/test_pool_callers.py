@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from trioserver import _pacing
 from trioserver._errors import TaskFailed, TaskTimeout, TaskWorkerCrashed
 from trioserver._tasks import _entrance
+from trioserver._tasks._patience import Patience
+from trioserver._tasks._run_times import AHEAD_BYTES
 from trioserver._tasks._wire import Failure, Status
 
 if TYPE_CHECKING:
@@ -215,18 +218,117 @@ async def test_options_of_run_tasks_are_those_of_each(autojump_clock: MockClock)
     outcomes: list[Completion] = []
 
     async def call() -> None:
-        options = bench.pool.options(None, 1.0, 0, 0)
+        options = bench.pool.options(None, 1.0, 0, None)
         outcomes.extend(await bench.pool.run_tasks(range(3), options))
 
     async with bench.open(), trio.open_nursery() as callers:
         callers.start_soon(call)
         await bench.begin()
-        bench.engine.now += 2
-        bench.engine.dispatcher.look_after()
+        assert bench.engine.alarm is not None
+        assert bench.engine.alarm <= bench.engine.now + 1
+        bench.engine.pass_time(1)
         bench.engine.finish(0)
         bench.engine.send(0)
 
     assert [type(outcome.error) for outcome in outcomes] == [type(None), TaskTimeout, TaskTimeout]
+
+
+async def test_run_tasks_overtakes_nobody(autojump_clock: MockClock) -> None:
+    """Who is in line has been there before."""
+    bench = Bench()
+    posted: list[object] = []
+
+    async def post(data: object) -> None:
+        await bench.post(data)
+        posted.append(data)
+
+    async with bench.open(max_queued_tasks=1), trio.open_nursery() as callers:
+        bench.post_nowait("runs")
+        await bench.begin()
+        bench.post_nowait("waits")
+        for data in ("first", "second"):
+            callers.start_soon(post, data)
+            await wait_all_tasks_blocked()
+        callers.start_soon(bench.pool.run_tasks, ["third", "fourth"])
+        await wait_all_tasks_blocked()
+        bench.engine.end(0)
+        await bench.run_out()
+
+    ran = [pickle.loads(job.payload) for job in bench.engine.ran]
+    assert ran == ["runs", "waits", "first", "second", "third", "fourth"]
+
+
+async def test_large_items_are_made_as_there_is_room(autojump_clock: MockClock) -> None:
+    """An iterable of them is not in memory long before they are let in."""
+    bench = Bench()
+    made = 0
+
+    def items() -> Iterator[bytes]:
+        nonlocal made
+        for _ in range(50):
+            made += 1
+            yield bytes(AHEAD_BYTES // 2)
+
+    async with bench.open(max_queued_tasks=1), trio.open_nursery() as callers:
+        callers.start_soon(bench.pool.run_tasks, items())
+        for ran in range(50):
+            await bench.begin()
+            assert made <= ran + 4  # one runs, one is queued, and two are next
+            bench.engine.end(0)
+
+
+async def test_run_tasks_whose_ids_do_not_come_leaves_nothing(autojump_clock: MockClock) -> None:
+    """They may come from another process, which may be gone."""
+    bench = Bench()
+    async with bench.open() as pool:
+
+        def no_ids() -> Iterator[int]:
+            yield 7
+            raise trio.BrokenResourceError("the manager is gone")
+
+        pool._dispatcher.ids = no_ids()  # type: ignore[misc]  # of either kind
+        with pytest.raises(trio.BrokenResourceError):
+            await pool.run_tasks(range(3))
+        assert pool._jobs == {}
+        assert pool._entrance._bytes == 0
+    assert bench.engine.ran == []
+
+
+async def test_who_waits_for_the_only_task_may_stay_awake(autojump_clock: MockClock) -> None:
+    """Beside others it would have them wait, and for many it would be in vain."""
+    bench = Bench()
+    async with bench.open() as pool, trio.open_nursery() as callers:
+        asked: list[str] = []
+
+        class Asked(Patience):
+            def begins(self) -> bool:
+                asked.append("begins")
+                return False
+
+        pool._dispatcher.patience = Asked()  # type: ignore[misc]  # of either kind
+        callers.start_soon(pool.run_task, 1)
+        await wait_all_tasks_blocked()
+        assert asked == ["begins"]
+        callers.start_soon(pool.run_task, 2)
+        await bench.run(2)
+        callers.start_soon(pool.run_tasks, [1, 2])
+        await bench.run(2)
+
+    assert asked == ["begins"]
+
+
+async def test_a_post_checks_for_cancellation(autojump_clock: MockClock) -> None:
+    """Also when it is not its turn to yield."""
+    bench = Bench()
+    async with bench.open():
+        await bench.post()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await bench.post()
+        assert scope.cancelled_caught
+        await bench.run()
+
+    assert len(bench.engine.ran) == 1
 
 
 async def test_run_tasks_of_nothing_is_nothing(autojump_clock: MockClock) -> None:

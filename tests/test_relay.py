@@ -197,6 +197,15 @@ async def test_one_receiver_at_a_time() -> None:
         await seen.wait(b"frame")
 
 
+@pytest.mark.parametrize("before", [0, 1, 2, 3, 40])
+async def test_frames_before_broken_framing_are_handled(before: int) -> None:
+    """All that came whole together with the one that is too large."""
+    async with serving(on_receive=echo, max_length=10) as net:
+        client = net.connect()
+        await client.send_all(b"x\n" * before + bytes(11) + b"\nx\n")
+        assert await receive_all(client) == b"x\n" * before
+
+
 async def test_closed_while_it_is_ready() -> None:
     """Frames that came before `aclose`, but were not handled, are not handled after it."""
     seen = Seen()

@@ -35,6 +35,27 @@ async def test_the_death_of_an_idle_worker_costs_no_task() -> None:
             await workers.until_whole(*dead)
 
 
+async def test_what_a_stopped_worker_has_not_begun_runs_elsewhere() -> None:
+    """Long before it is given up: others are free. It goes on when it can."""
+    async with open_workers(2) as workers:
+        pids = workers.pids
+        for _ in range(3):
+            # The one that ran last is the first to be asked.
+            stopped = (await workers.outcome(task_app.pid)).result
+            os.kill(stopped, signal.SIGSTOP)
+            try:
+                for _ in range(3):
+                    outcome = await workers.outcome(task_app.pid)
+                    assert (outcome.error, outcome.attempt) == (None, 1)
+                    assert outcome.result != stopped
+            finally:
+                os.kill(stopped, signal.SIGCONT)
+            await until(
+                lambda: workers.dispatcher.statistics().idle_workers == 2, "both have nothing to do"
+            )
+        assert workers.pids == pids
+
+
 async def test_the_death_of_a_busy_worker_costs_the_task_that_ran(gate: Gate) -> None:
     """Twenty times; exactly that one has crashed, and those behind it run elsewhere."""
     async with open_workers(2) as workers:

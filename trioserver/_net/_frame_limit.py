@@ -45,12 +45,11 @@ class CountedInbox(Inbox):
     """An inbox whose frames are counted; one of its own, so that others pay nothing."""
 
     __slots__ = ("_limit",)
+    is_counted = True
 
     def __init__(self, transport: Transport, pacer: Pacer, limit: FrameLimit) -> None:
         super().__init__(transport, pacer)
         self._limit = limit
-
-    is_counted = True
 
     def count_frame(self) -> None:
         """As `Inbox.count_frame`."""

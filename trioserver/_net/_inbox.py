@@ -149,7 +149,7 @@ class Inbox:
         self.framing_error = error
 
     def count_frame(self) -> None:
-        """One more is handled; here nobody wants to know."""
+        """One more is handled; to be called where it `is_counted`."""
 
     @property
     def is_over(self) -> bool:

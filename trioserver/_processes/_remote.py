@@ -66,6 +66,8 @@ class RemoteDispatcher:
 
     # What a pool calls
 
+    most_together = 1
+    """Others may post between a look at the room and a post; so each post has its own look."""
     patience: None = None
     """What goes through a manager takes longer than it pays to stay awake for."""
 

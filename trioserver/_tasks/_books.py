@@ -199,7 +199,8 @@ class Books:
         """Who has which seat: these, and those that are leaving."""
         self.queue = Queue(workers)
         # Ready workers that could begin one more job at once. Whoever was busy last comes first: it
-        # may be awake still (see `_patience`), and has in its core's caches what tasks need.
+        # may be awake still (see `_patience`), and has in its core's caches what tasks need. So has
+        # one that was stopped since then, which `_watching` finds out.
         self.free: OrderedDict[int, Worker] = OrderedDict()
         self.handed = 0
         self.running = 0

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 KILL_TIME: Final = 5.0
 """Seconds that a killed worker has to be gone; SIGKILL needs milliseconds."""
 
+_AT_ONCE: Final = 5000
+"""Completions that are made before others have their turn; that many take about a millisecond."""
+
 is_in_task: ContextVar[bool] = ContextVar("is_in_task", default=False)
 """Whether this runs inside a task: true where tasks run in the process that posts them."""
 
@@ -37,7 +40,7 @@ async def run_jobs(
     jobs_for: Callable[[Caller], Iterable[Job]],
     post_all: Callable[[Iterable[Job], list[Job]], Awaitable[None]],
     cancel: Callable[[Job, str], None],
-    patience: Patience | None,
+    patience_for: Callable[[list[Job]], Patience | None],
 ) -> list[Completion]:
     """Post ``jobs`` and wait until all have ended; if this does not go well, none runs on.
 
@@ -45,7 +48,7 @@ async def run_jobs(
       jobs_for: Makes jobs that have this caller, as they are posted: a long list needs no memory.
       post_all: Posts them, waiting for room, and appends each to a list when it is posted.
       cancel: Ends one that was posted, for the reason given.
-      patience: Of whoever has nothing else that runs, and may stay awake for it.
+      patience_for: Called with what was posted: the patience with which to wait for it, if any.
 
     Returns:
       How each ended, in the order of the jobs.
@@ -54,7 +57,7 @@ async def run_jobs(
     posted: list[Job] = []
     try:
         await post_all(jobs_for(caller), posted)
-        await caller.wait(len(posted), patience)
+        await caller.wait(len(posted), patience_for(posted))
     except BaseException:
         for job in reversed(posted):
             cancel(job, "its caller was cancelled")
@@ -62,7 +65,12 @@ async def run_jobs(
         with trio.move_on_after(KILL_TIME, shield=True):
             await caller.wait(len(posted))
         raise
-    return [Completion(job) for job in posted]
+    completions: list[Completion] = []
+    for first in range(0, len(posted), _AT_ONCE):
+        if first:
+            await trio.lowlevel.cancel_shielded_checkpoint()  # all have ended: it is too late
+        completions += [Completion(job) for job in posted[first : first + _AT_ONCE]]
+    return completions
 
 
 class _Caller:
@@ -84,7 +92,7 @@ class _Caller:
 
     async def wait(self, count: int, patience: Patience | None = None) -> None:
         """Until ``count`` jobs have ended."""
-        if patience is not None and patience.begins():
+        if self._ended < count and patience is not None and patience.begins():
             while patience.goes_on():
                 await trio.lowlevel.checkpoint()
                 if self._ended >= count:

@@ -13,7 +13,7 @@ Rules:
 from __future__ import annotations
 
 from time import perf_counter
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
@@ -34,10 +34,6 @@ if TYPE_CHECKING:
     from trioserver._tasks._statistics import TaskStatistics
 
 
-_TOGETHER: Final = 64
-"""Jobs that come in together at the most; more would but keep workers waiting."""
-
-
 class PoolDispatcher(Protocol):
     """A dispatcher as a pool has it: in the same process, or at the other end of a socket."""
 
@@ -52,8 +48,12 @@ class PoolDispatcher(Protocol):
         """
 
     @property
+    def most_together(self) -> int:
+        """How many jobs one look at `load` may let in."""
+
+    @property
     def patience(self) -> Patience | None:
-        """Of who waits for a single job, if it may pay to stay awake for that."""
+        """Of who waits for the only job there is, if it may pay to stay awake for that."""
 
     @property
     def ids(self) -> Iterator[int]:
@@ -86,7 +86,7 @@ class PoolDispatcher(Protocol):
 
 
 class Entrance:
-    """Lets jobs in, one after the other, and counts those that are inside.
+    """Lets jobs in, in their order, and counts those that are inside.
 
     Args:
       dispatcher: Knows how many wait.
@@ -145,16 +145,16 @@ class Entrance:
             return await self._post_in_turn(admission, job)
 
     async def post_all(self, jobs: Iterable[Job], posted: list[Job]) -> None:
-        """Let ``jobs`` in, each when there is room.
+        """Let ``jobs`` in, several together as far as there is room.
 
         Args:
           jobs: In their order; they have the same options, and no connection owns them.
-          posted: Gets each as soon as it is in.
+          posted: Gets those that are in, as soon as they are.
 
         Raises:
           trio.ClosedResourceError: after `close`.
         """
-        pacer = self._pacer
+        pacer, most = self._pacer, self._dispatcher.most_together
         await pacer.checkpoint()
         # What comes in together costs a fraction of what it costs one by one.
         together: list[Job] = []
@@ -163,7 +163,7 @@ class Entrance:
             together.append(job)
             size += job.size
             if (
-                len(together) == _TOGETHER
+                len(together) == most
                 or size >= AHEAD_BYTES
                 or perf_counter() >= pacer.yield_at  # as above
             ):
@@ -290,7 +290,10 @@ class Entrance:
             count = 1
             if admission.admits(jobs[0]):
                 count = self._room_for(jobs)
-                self._accept_all(jobs[:count])
+                if count == 1:
+                    self._accept(jobs[0])
+                else:
+                    self._accept_all(jobs[:count])
             else:
                 await self._post_in_turn(admission, jobs[0])
             posted += jobs[:count]
@@ -323,6 +326,8 @@ class Entrance:
 
     def _room_for(self, jobs: Sequence[Job]) -> int:
         """How many of ``jobs`` have room together, of which the first has."""
+        if len(jobs) == 1:
+            return 1
         waiting, elsewhere = self._dispatcher.load()
         jobs = jobs[: self._max_tasks - waiting]
         left = self._max_bytes - self._bytes - elsewhere

@@ -6,7 +6,7 @@ lately: they wait, at the most, for about as long as both ends' sleep would cost
 
 1. It is for what would be idle. Whoever stays awake lets all others run first, at every look.
 2. Whatever was in vain is tried less and less often, so that it costs nothing where nothing comes.
-3. On a single core nothing can come from another process while this one is awake.
+3. Where a process has a single core when it starts, nothing can come while it is awake.
 
 No trio, no attrs: task workers load this module.
 """
@@ -63,7 +63,7 @@ class Patience:
 
     def has_paid(self) -> None:
         """It came while this was awake."""
-        self._passed = 0
+        self._passed = self._left = 0
 
 
 def cores_here() -> int:

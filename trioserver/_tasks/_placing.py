@@ -95,6 +95,10 @@ class Placement:
         self._books.queue.put_back(taken)
         return len(taken) == len(behind)
 
+    def has_free_beside(self, worker: Worker) -> bool:
+        """Whether another one than ``worker`` could begin one more job at once."""
+        return any(free is not worker for free in self._free(0))
+
     # Inside
 
     def _place(self) -> None:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from trioserver._tasks._entrance import PoolDispatcher
     from trioserver._tasks._finishing import Call, OnFinish
     from trioserver._tasks._job import Caller, Owner
+    from trioserver._tasks._patience import Patience
     from trioserver._tasks._progress import OnProgress
     from trioserver._tasks._statistics import TaskStatistics
     from trioserver._tasks._wire import Answer
@@ -322,8 +323,14 @@ class Pool:
 
     async def _run(self, jobs_for: Callable[[Caller], Iterable[Job]]) -> list[Completion]:
         refuse_in_task()
-        patience = None if self._jobs else self._dispatcher.patience
-        return await run_jobs(jobs_for, self._entrance.post_all, self._dispatcher.cancel, patience)
+        return await run_jobs(
+            jobs_for, self._entrance.post_all, self._dispatcher.cancel, self._patience_for
+        )
+
+    def _patience_for(self, posted: Sequence[Job]) -> Patience | None:
+        """Whether ``posted`` is all that there is, and one: then its end may come in a moment."""
+        is_alone = len(posted) == 1 and len(self._jobs) == 1
+        return self._dispatcher.patience if is_alone else None
 
     async def _wait_changed(self) -> None:
         if self._changed is None:

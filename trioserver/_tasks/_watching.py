@@ -10,7 +10,8 @@ reads that from the flight recorder, and finds the next such moment. Rules:
 3. A worker that owes reports and runs nothing is stuck, by SIGSTOP for example. It is given up at
    the second look that finds it so: the first one may come late itself.
 4. A worker that runs some of its jobs and begins no further ones, though it could, is held up by
-   one of them. It keeps those that have begun, and gets nothing for a while.
+   one of them. It keeps those that have begun, and gets nothing for a while. So does one that
+   begins nothing at all, by SIGSTOP or for want of a processor, if another one is free.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ class Found:
     """It owes reports, runs nothing, and says nothing."""
     is_held: bool = False
     """It begins nothing further beside what it runs."""
+    is_asleep: bool = False
+    """It begins nothing of what it has."""
     late: tuple[Job, ...] = ()
     """Jobs whose time to run is over."""
     must_die: bool = False
@@ -78,8 +81,7 @@ class Watch:
         self._be_due(worker, self._clock() + min(soonest, TAKE_UP))
         if worker.has_ahead and not worker.settled:
             self._set_alarm(worker.heard_at + WINDOW)
-        if worker.slots > 1:
-            self._probe(worker)
+        self._probe(worker)
 
     def progressed(self, worker: Worker) -> None:
         """The worker has reported."""
@@ -124,17 +126,24 @@ class Watch:
         """See what is wrong with a worker; what it had finished has been taken."""
         begun = self._engine.begun(worker.seat)
         is_slow = self._may_be_slow(worker, now) and self._is_slow(worker, now, begun)
-        is_held = now >= worker.probe_at and self._is_held(worker, now, begun)
+        is_held = is_asleep = False
+        if now >= worker.probe_at:
+            is_held, is_asleep = self._look_for_begun(worker, now, begun)
         if now < worker.due_at:
             self._set_alarm(min(worker.due_at, worker.probe_at))
-            return Found(is_slow, is_held=is_held)
+            return Found(is_slow, is_held=is_held, is_asleep=is_asleep)
         worker.due_at = math.inf
         found, due = self._look_at_limits(worker, now, begun)
         if due != math.inf and not found.must_die:
             self._be_due(worker, due)
         if worker.probe_at != math.inf:
             self._set_alarm(worker.probe_at)
-        return attrs.evolve(found, is_slow=is_slow, is_held=is_held)
+        return attrs.evolve(found, is_slow=is_slow, is_held=is_held, is_asleep=is_asleep)
+
+    def hold(self, worker: Worker) -> None:
+        """Have it get nothing for a while, which is longer each time."""
+        worker.is_held = True
+        self._probe_later(worker, self._clock())
 
     # Inside
 
@@ -192,30 +201,44 @@ class Watch:
 
     def _probe(self, worker: Worker) -> None:
         """See in a while whether the worker begins what it can."""
-        if worker.probe_at == math.inf and not worker.is_held:
-            worker.probe_at = self._clock() + HELD_UP
+        if worker.is_held:
+            return
+        now = self._clock()
+        # One that is over was not looked at, because there was nothing to see.
+        if worker.probe_at == math.inf or worker.probe_at <= now:
+            worker.probe_at = now + HELD_UP
             worker.probe_begun = -1
             self._set_alarm(worker.probe_at)
 
-    def _is_held(self, worker: Worker, now: float, begun: tuple[int, float] | None) -> bool:
+    def _look_for_begun(
+        self, worker: Worker, now: float, begun: tuple[int, float] | None
+    ) -> tuple[bool, bool]:
+        """Whether it is held up, and whether it begins nothing at all."""
         worker.probe_at = math.inf
         if worker.is_held:  # it has had its rest, and may have another try
             worker.is_held = False
-            return False
+            return False, False
         if begun is None or not worker.handed:
-            return False
+            return False, False
         runs = sum(seq <= begun[0] for seq in worker.handed)
-        if runs == len(worker.handed) or not 0 < runs < worker.slots:
-            return False
-        if worker.probe_begun == begun[0]:
-            worker.is_held = True
-            worker.probe_at = now + min(HELD_UP * 2**worker.holds, _MAX_HOLD)
-            worker.holds = min(worker.holds + 1, _MAX_LOOKS)
-        else:
+        if runs == len(worker.handed) or runs >= worker.slots:
+            return False, False
+        if worker.probe_begun != begun[0]:
             worker.probe_begun = begun[0]
             worker.probe_at = now + HELD_UP
+            self._set_alarm(worker.probe_at)
+            return False, False
+        if runs:
+            self.hold(worker)
+            return True, False
+        self._probe_later(worker, now)
+        return False, True
+
+    def _probe_later(self, worker: Worker, now: float) -> None:
+        """Probe it once more, after a longer time with each time that something was found."""
+        worker.probe_at = now + min(HELD_UP * 2**worker.holds, _MAX_HOLD)
+        worker.holds = min(worker.holds + 1, _MAX_LOOKS)
         self._set_alarm(worker.probe_at)
-        return worker.is_held
 
     def _may_be_slow(self, worker: Worker, now: float) -> bool:
         """Whether it has made no progress for a while, with more in hand than it can run."""
