@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from trioserver import _pacing
 from trioserver._errors import TaskFailed, TaskTimeout, TaskWorkerCrashed
 from trioserver._tasks import _entrance
 from trioserver._tasks._patience import Patience
+from trioserver._tasks._payloads import load
 from trioserver._tasks._run_times import AHEAD_BYTES
 from trioserver._tasks._wire import Failure, Status
 
@@ -254,7 +254,7 @@ async def test_run_tasks_overtakes_nobody(autojump_clock: MockClock) -> None:
         bench.engine.end(0)
         await bench.run_out()
 
-    ran = [pickle.loads(job.payload) for job in bench.engine.ran]
+    ran = [load(job.payload) for job in bench.engine.ran]
     assert ran == ["runs", "waits", "first", "second", "third", "fourth"]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import pickle
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, final
 
@@ -14,6 +13,7 @@ from trioserver._processes._channel import ALL, Channel, Say
 from trioserver._processes._questions import Ask, Asker, Ids, NoAnswerError
 from trioserver._processes._remote import RemoteDispatcher
 from trioserver._statistics import ServerStatistics
+from trioserver._tasks._payloads import load
 
 if TYPE_CHECKING:
     from trioserver._app import App
@@ -158,7 +158,7 @@ class Member:
     async def _hear_message(self, source: int, body: bytes) -> None:
         assert self._app.on_message is not None, "others are not taken"
         # What unpickling raises is the app's as well.
-        await self._app.on_message(self._server, source, pickle.loads(body))  # noqa: S301
+        await self._app.on_message(self._server, source, load(body))
 
     def hear(self, records: list[Record]) -> None:
         """Do what the manager says."""

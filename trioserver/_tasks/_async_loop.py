@@ -16,7 +16,6 @@ The one module of those in a task worker that imports Trio; it is loaded only wh
 from __future__ import annotations
 
 import contextvars
-import pickle
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -25,6 +24,7 @@ import trio
 from trioserver._tasks._leaving import leave
 from trioserver._tasks._lifeline import is_forked
 from trioserver._tasks._link import Disconnected
+from trioserver._tasks._payloads import load
 from trioserver._tasks._running_orders import pack_failure, pack_result, run_order
 from trioserver._tasks._task import Task
 from trioserver._tasks._wire import Kind, Order, Status
@@ -72,7 +72,7 @@ async def run_order_async(
     seq, task_id, attempt, _, body = order
     try:
         with scope:
-            task = Task(task_id, pickle.loads(body), worker_id, attempt, link, seq)
+            task = Task(task_id, load(body), worker_id, attempt, link, seq)
             return Status.OK, pack_result(await on_task(task), max_task_size)
     except BaseException as exc:  # noqa: BLE001  # rule 3
         return Status.FAILED, pack_failure(exc, max_task_size)

@@ -1,13 +1,23 @@
-"""What is posted, as it travels, and how large that may be.
+"""What is posted, and what comes back, as it travels, and how large that may be.
+
+All of it is pickled, but for a single number, a text or None: to make a pickler takes longer than
+everything else that becomes of such a value, and marshal needs none. The first byte tells which.
 
 No trio, no attrs: task workers load this module.
 """
 
 from __future__ import annotations
 
+import marshal
 import pickle
-from typing import Final
+from typing import Any, Final
 
+PLAIN: Final = frozenset({type(None), bool, int, float, str})
+"""Types whose values, and not those of their subclasses, marshal gives back as they went."""
+_NO_INTERNING: Final = 2
+"""The version of marshal's format that interns no text, and looks for nothing twice."""
+_MARSHALLED: Final = frozenset(b"NTFilgu")
+"""First bytes of those; a pickle begins with 128. Marshal sees nothing else: it trusts too much."""
 _MIN_BLOCK: Final = 1024 * 1024
 _MAX_BLOCK: Final = 8 * 1024 * 1024
 _BLOCKS: Final = 4
@@ -18,22 +28,37 @@ _expected = 48 * 1024
 
 
 def dump(value: object, what: str, max_task_size: int) -> bytes:
-    """Pickle ``value`` for the way to a worker.
+    """Make bytes of ``value`` for the way to a worker; `load` makes a copy of it.
 
     Raises:
       TypeError: if it cannot be pickled; the message says ``what`` it is and why.
       ValueError: if that takes more bytes than ``max_task_size``.
     """
-    try:
-        payload = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-    except (Exception, SystemExit, GeneratorExit) as exc:  # it runs code of the user's
-        kind = type(value).__name__
-        raise TypeError(f"{what} of type {kind} cannot be pickled: {exc}") from exc
+    if type(value) in PLAIN:
+        payload = dump_plain(value)
+    else:
+        try:
+            payload = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+        except (Exception, SystemExit, GeneratorExit) as exc:  # it runs code of the user's
+            kind = type(value).__name__
+            raise TypeError(f"{what} of type {kind} cannot be pickled: {exc}") from exc
     if len(payload) > _expected:
         expect_size(len(payload))
     if len(payload) > max_task_size:
         check_size(payload, what, max_task_size)
     return payload
+
+
+def dump_plain(value: Any) -> bytes:
+    """Make bytes of a value of one of the `PLAIN` types."""
+    return marshal.dumps(value, _NO_INTERNING)
+
+
+def load(body: bytes | memoryview) -> Any:  # whatever it is
+    """The value that `dump` or `dump_plain` made ``body`` of, or pickle; raises anything."""
+    if body[0] in _MARSHALLED:
+        return marshal.loads(body)  # noqa: S302  # nothing but these
+    return pickle.loads(body)
 
 
 def expect_size(size: int) -> None:

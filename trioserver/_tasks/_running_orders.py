@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from trioserver._errors import summary_of
 from trioserver._importing import own_traceback
-from trioserver._tasks._payloads import check_size
+from trioserver._tasks._payloads import PLAIN, check_size, dump_plain, load
 from trioserver._tasks._task import Task
 from trioserver._tasks._wire import Failure, Kind, Order, Status
 
@@ -29,13 +29,12 @@ if TYPE_CHECKING:
 TEXT_SIZE: Final = 64 * 1024
 """Bytes of a traceback or a summary at the most."""
 _RESULT: Final = "the task's result"
+_PROTOCOL: Final = pickle.HIGHEST_PROTOCOL
 # Plain numbers, because every task is compared with them, and reported by them.
 _CALL: Final = int(Kind.CALL)
 _OK: Final = int(Status.OK)
 _FAILED: Final = int(Status.FAILED)
 _CUT: Final = "... (cut)"
-# Their pickles come back as they went, so they need no trial.
-_PLAIN: Final = frozenset({type(None), bool, int, float, str, bytes})
 
 
 def run_order(
@@ -53,10 +52,10 @@ def run_order(
     seq, task_id, attempt, kind, body = order
     try:
         if kind == _CALL:
-            fn, args = pickle.loads(body)
+            fn, args = load(body)
             value = fn(*args)
         else:
-            value = on_task(Task(task_id, pickle.loads(body), worker_id, attempt, link, seq))
+            value = on_task(Task(task_id, load(body), worker_id, attempt, link, seq))
         return _OK, pack_result(value, max_task_size)
     except BaseException as exc:  # noqa: BLE001  # rule: each task is guarded by itself
         return _FAILED, pack_failure(exc, max_task_size)
@@ -69,8 +68,8 @@ def pack_result(value: object, max_task_size: int) -> bytes:
       TypeError: if ``value`` does not survive pickling.
       ValueError: if it is too large.
     """
-    if type(value) in _PLAIN:
-        body = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+    if type(value) in PLAIN or type(value) is bytes:  # what comes back as it went needs no trial
+        body = pickle.dumps(value, _PROTOCOL) if type(value) is bytes else dump_plain(value)
         if len(body) > max_task_size:
             check_size(body, _RESULT, max_task_size)
         return body
@@ -78,7 +77,7 @@ def pack_result(value: object, max_task_size: int) -> bytes:
         value.close()
         raise TypeError("the task returned a coroutine; it was not awaited")
     try:
-        body = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+        body = pickle.dumps(value, _PROTOCOL)
         if len(body) <= max_task_size:
             pickle.loads(body)
     except BaseException as exc:  # unpickling runs code of the user's, which may even exit
@@ -92,7 +91,7 @@ def pack_result(value: object, max_task_size: int) -> bytes:
 def pack_failure(exc: BaseException, max_task_size: int) -> bytes:
     """The body of a report of `Status.FAILED`; never raises."""
     try:
-        pickled = pickle.dumps(exc, pickle.HIGHEST_PROTOCOL)
+        pickled = pickle.dumps(exc, _PROTOCOL)
         if len(pickled) > max_task_size or type(pickle.loads(pickled)) is not type(exc):
             pickled = b""
     except BaseException:  # noqa: BLE001  # its words are what is left of it

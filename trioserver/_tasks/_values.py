@@ -16,6 +16,7 @@ from trioserver._errors import (
     TaskWorkerCrashed,
     summary_of,
 )
+from trioserver._tasks._payloads import load
 from trioserver._tasks._wire import Failure, Status, unpack_timeout
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Completion:
     def data(self) -> Any:  # only the app knows what it posts
         """What was posted: a copy as it was at the call."""
         if self._data is _UNSET:
-            self._data = pickle.loads(self._job.payload)
+            self._data = load(self._job.payload)
         return self._data
 
     @property
@@ -125,7 +126,7 @@ class Completion:
         status, body = self._job.status, self._job.body
         if status == _OK:
             try:
-                self._result = pickle.loads(body)
+                self._result = load(body)
             except BaseException as exc:  # noqa: BLE001  # unpickling runs code of the user's, which may even exit
                 self._error = TaskFailed(f"the result cannot be unpickled: {summary_of(exc)}")
         elif status == Status.FAILED:
