@@ -11,6 +11,7 @@ from serving import PATIENCE
 from workers import until
 
 from trioserver._tasks._job import Job
+from trioserver._tasks._payloads import load
 from trioserver._tasks._wire import Answer, Failure, Kind, Status
 from trioserver._tasks._worker_process import WorkerProcess
 
@@ -103,7 +104,7 @@ class OneWorker:
         await self.ended(seq)
         _, status, _, _, body = self.reports[seq]
         assert status == Status.OK, Failure.unpack(body) if status == Status.FAILED else status
-        return pickle.loads(body)
+        return load(body)
 
     async def failure(self, seq: int) -> Failure:
         """How the task raised."""
