@@ -11,12 +11,13 @@ from trio.testing import wait_all_tasks_blocked
 from trioserver._pacing import Pacer
 from trioserver._settings import Settings
 from trioserver._stopping import Stopping
-from trioserver._tasks._pool import Pool, open_pool
+from trioserver._tasks._pool_life import open_pool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from trioserver._net._connection import Connection
+    from trioserver._tasks._pool import Pool
     from trioserver._tasks._values import Completion
 
 

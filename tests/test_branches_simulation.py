@@ -18,7 +18,7 @@ from trio.testing import MockClock
 
 from trioserver._pacing import Pacer
 from trioserver._stopping import Stopping
-from trioserver._tasks._pool import open_pool
+from trioserver._tasks._pool_life import open_pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

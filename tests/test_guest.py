@@ -19,7 +19,7 @@ from trioserver._processes._channel import _POST, Say
 from trioserver._settings import Settings
 from trioserver._stopping import Stopping
 from trioserver._tasks._admission import CLOSED
-from trioserver._tasks._pool import Pool, open_pool
+from trioserver._tasks._pool_life import open_pool
 from trioserver._tasks._wire import Answer, Failure, Status, WireError
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from trioserver._processes._channel import Record
     from trioserver._processes._guest import Desk
     from trioserver._tasks._job import Job
+    from trioserver._tasks._pool import Pool
 
 
 class Users:

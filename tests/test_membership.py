@@ -21,7 +21,7 @@ from trioserver._processes._membership import Member
 from trioserver._processes._questions import Asker
 from trioserver._processes._room import open_room
 from trioserver._stopping import Stopping
-from trioserver._tasks._pool import open_pool
+from trioserver._tasks._pool_life import open_pool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -21,7 +21,7 @@ from trio.testing import MockClock
 
 from trioserver._pacing import Pacer
 from trioserver._tasks._finishing import MAX_LOOPS
-from trioserver._tasks._pool import open_pool
+from trioserver._tasks._pool_life import open_pool
 from trioserver._tasks._wire import Status
 
 if TYPE_CHECKING:

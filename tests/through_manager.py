@@ -16,7 +16,7 @@ from trioserver._processes._channel import Channel
 from trioserver._processes._guest import Desk, Guest
 from trioserver._processes._remote import RemoteDispatcher, flushing
 from trioserver._processes._room import Room
-from trioserver._tasks._pool import open_pool
+from trioserver._tasks._pool_life import open_pool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

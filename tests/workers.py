@@ -16,7 +16,7 @@ from trioserver._pacing import Pacer
 from trioserver._settings import Settings
 from trioserver._stopping import Stopping
 from trioserver._tasks._local import LocalTaskWorkers
-from trioserver._tasks._pool import Pool, open_pool
+from trioserver._tasks._pool_life import open_pool
 from trioserver._tasks._workers import open_dispatcher
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from trioserver._tasks._dispatcher import Dispatcher
     from trioserver._tasks._options import Options
+    from trioserver._tasks._pool import Pool
     from trioserver._tasks._values import Completion
 
 

@@ -14,7 +14,7 @@ from trioserver._pacing import Pacer
 from trioserver._settings import Settings
 from trioserver._stopping import Stopping
 from trioserver._tasks._local import LocalTaskWorkers
-from trioserver._tasks._pool import open_pool
+from trioserver._tasks._pool_life import open_pool
 from trioserver._tasks._task_calls import TaskCalls
 from trioserver._tasks._workers import open_dispatcher
 

@@ -28,7 +28,7 @@ from trioserver._server import Server
 from trioserver._settings import Settings
 from trioserver._stopping import Stopping
 from trioserver._tasks._local import LocalTaskWorkers
-from trioserver._tasks._pool import open_pool
+from trioserver._tasks._pool_life import open_pool
 from trioserver._tasks._workers import open_dispatcher
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from trioserver._net._listeners import Listener
     from trioserver._server import Whole
-    from trioserver._tasks._entrance import PoolDispatcher
+    from trioserver._tasks._pool_dispatcher import PoolDispatcher
     from trioserver._tasks._workers import TaskWorkers
 
 T = TypeVar("T")

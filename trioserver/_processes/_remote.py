@@ -28,7 +28,7 @@ _TASK: Final = int(Kind.TASK)
 
 
 class RemoteDispatcher:
-    """Posts jobs to the manager, and hears how they end (`_entrance.PoolDispatcher`).
+    """Posts jobs to the manager, and hears how they end (a `PoolDispatcher`).
 
     Args:
       channel: To the manager.
