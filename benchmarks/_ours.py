@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks import _durations
 from benchmarks._meter import Meter
-from benchmarks._pools import AT_ONCE
+from benchmarks._pools import AT_ONCE, rate_of_calls
 from benchmarks._servers import Server
 from benchmarks.served import Served
 
@@ -83,15 +83,4 @@ def rate_of_posted(workers: int, in_flight: int, size: int, *, by_app: bool = Fa
 def rate_of_run_tasks(workers: int, in_flight: int) -> Figure:
     """Tasks a second that give back a number, by calls of ``server.run_tasks`` with many each."""
     with served("Asked", **bounds(workers, in_flight)) as asker:
-
-        def run(seconds: float) -> int:
-            done = 0
-            end = time.perf_counter() + seconds
-            while time.perf_counter() < end:
-                asker.ask("run_tasks", AT_ONCE)
-                done += AT_ONCE
-            return done
-
-        run(_durations.warm_up())
-        meter = Meter()
-        return meter.rate(run(_durations.SECONDS))
+        return rate_of_calls(lambda: asker.ask("run_tasks", AT_ONCE))

@@ -160,16 +160,23 @@ def rate_of_map(workers: int, data: object) -> Figure:
     with ProcessPoolExecutor(workers, mp_context=spawn) as executor:
         _warm(executor.submit, workers)
 
-        def run(seconds: float) -> int:
-            done = 0
-            end = time.perf_counter() + seconds
-            while time.perf_counter() < end:
-                done += len(list(executor.map(same, itertools.repeat(data, AT_ONCE))))
-            return done
+        return rate_of_calls(lambda: list(executor.map(same, itertools.repeat(data, AT_ONCE))))
 
-        run(_durations.warm_up())
-        meter = Meter()
-        return meter.rate(run(_durations.SECONDS))
+
+def rate_of_calls(call: Callable[[], object]) -> Figure:
+    """Tasks a second by ``call``, which has `AT_ONCE` of them run."""
+
+    def run(seconds: float) -> int:
+        done = 0
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            call()
+            done += AT_ONCE
+        return done
+
+    run(_durations.warm_up())
+    meter = Meter()
+    return meter.rate(run(_durations.SECONDS))
 
 
 def rate_of_plain(workers: int, data: object) -> Figure:

@@ -16,7 +16,7 @@ from trioserver._tasks._job import Job
 from trioserver._tasks._wire import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from trioserver._processes._channel import Channel, Record
     from trioserver._processes._room import Room
@@ -66,8 +66,8 @@ class RemoteDispatcher:
 
     # What a pool calls
 
-    most_together = 1
-    """Others may post between a look at the room and a post; so each post has its own look."""
+    accept_all: None = None
+    """Others may post between a look at the room and a post."""
     patience: None = None
     """What goes through a manager takes longer than it pays to stay awake for."""
 
@@ -86,10 +86,6 @@ class RemoteDispatcher:
         self._room.posted(self._seat, size)
         self._channel.put(Say.POST, job.id, pack_post(job), job.payload)
         self._flush_soon()
-
-    def accept_all(self, jobs: Sequence[Job]) -> None:
-        for job in jobs:
-            self.accept(job)
 
     def cancel(self, job: Job, reason: str) -> None:
         if job.status is None:

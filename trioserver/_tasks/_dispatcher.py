@@ -51,10 +51,6 @@ _OK: Final = int(Status.OK)
 _SKIPPED: Final = int(Status.SKIPPED)
 
 
-MOST_TOGETHER: Final = 64
-"""Jobs that come in together at the most; more would but keep workers waiting."""
-
-
 class Dispatcher:
     """One queue of jobs for ``workers`` workers of an engine.
 
@@ -94,7 +90,6 @@ class Dispatcher:
         self._listeners: list[Callable[[], None]] = []
         self.ids: Iterator[int] = itertools.count()
         """Ids for jobs, for whoever posts."""
-        self.most_together = MOST_TOGETHER
         self.patience: Patience | None = None
         """Of who waits for a job, if that may pay; whoever opens this knows."""
 
@@ -290,9 +285,11 @@ class Dispatcher:
         found = self._watch.look(worker, now)
         if found.is_slow and not self._placement.run_times.is_long:
             self._placement.take_back_after(worker, worker.last_to_run)
+        is_held = found.is_held
         if found.is_asleep and self._placement.has_free_beside(worker):
             self._watch.hold(worker)
-        if worker.is_held and (found.is_held or found.is_asleep):
+            is_held = True
+        if is_held:
             begun = self._engine.begun(worker.seat)
             self._placement.take_back_after(worker, 0 if begun is None else begun[0])
         if found.is_stuck:

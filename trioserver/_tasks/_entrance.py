@@ -13,7 +13,7 @@ Rules:
 from __future__ import annotations
 
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from trioserver._settings import Settings
     from trioserver._tasks._job import Job, Owner
     from trioserver._tasks._pool_dispatcher import PoolDispatcher
+
+_MOST_TOGETHER: Final = 64
+"""Jobs that come in together at the most; more would but keep workers waiting."""
 
 
 class Entrance:
@@ -102,7 +105,8 @@ class Entrance:
         Raises:
           trio.ClosedResourceError: after `close`.
         """
-        pacer, most = self._pacer, self._dispatcher.most_together
+        pacer = self._pacer
+        most = 1 if self._dispatcher.accept_all is None else _MOST_TOGETHER
         await pacer.checkpoint()
         # What comes in together costs a fraction of what it costs one by one.
         together: list[Job] = []

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 PLAIN: Final = frozenset({type(None), bool, int, float, str})
 """Types whose values, and not those of their subclasses, marshal gives back as they went."""
-_NO_INTERNING: Final = 2
+MARSHAL_VERSION: Final = 2
 """The version of marshal's format that interns no text, and looks for nothing twice."""
 _MARSHALLED: Final = frozenset(b"NTFilgu")
 """First bytes of those; a pickle begins with 128. Marshal sees nothing else: it trusts too much."""
@@ -51,7 +51,7 @@ def dump(value: object, what: str, max_task_size: int) -> bytes:
 
 def dump_plain(value: Any) -> bytes:
     """Make bytes of a value of one of the `PLAIN` types."""
-    return marshal.dumps(value, _NO_INTERNING)
+    return marshal.dumps(value, MARSHAL_VERSION)
 
 
 def load(body: bytes | memoryview) -> Any:  # whatever it is

@@ -298,6 +298,8 @@ class Pool:
 
     def _accept_all(self, jobs: Sequence[Job]) -> None:
         """Take many at once, which no connection owns, and which ask for the same."""
+        accept_all = self._dispatcher.accept_all
+        assert accept_all is not None, "the entrance has looked"
         self._entrance.all_accepted(jobs)
         try:
             for job, task_id in zip(jobs, self._dispatcher.ids, strict=False):
@@ -306,7 +308,7 @@ class Pool:
             self._entrance.ended(jobs, [])
             raise
         self._jobs.update([(job.id, job) for job in jobs])
-        self._dispatcher.accept_all(jobs)
+        accept_all(jobs)
 
     def _adopt(self, job: Job) -> None:
         """Take what a task has posted, and a dispatcher elsewhere has accepted."""

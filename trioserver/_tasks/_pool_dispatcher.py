@@ -26,10 +26,6 @@ class PoolDispatcher(Protocol):
         """
 
     @property
-    def most_together(self) -> int:
-        """How many jobs one look at `load` may let in."""
-
-    @property
     def patience(self) -> Patience | None:
         """Of who waits for the only job there is, if it may pay to stay awake for that."""
 
@@ -40,8 +36,12 @@ class PoolDispatcher(Protocol):
     def accept(self, job: Job) -> None:
         """Queue ``job``; it ends in exactly one ``job.sink.jobs_ended``."""
 
-    def accept_all(self, jobs: Sequence[Job]) -> None:
-        """Queue ``jobs``, which have the same options, as `accept` would one after the other."""
+    @property
+    def accept_all(self) -> Callable[[Sequence[Job]], None] | None:
+        """Queues jobs, which have the same options, as `accept` would one after the other.
+
+        None where others post between a look at `load` and a post, so that each needs its own look.
+        """
 
     def cancel(self, job: Job, reason: str) -> None:
         """End ``job`` as cancelled, now or soon."""

@@ -100,6 +100,7 @@ class Queue:
 
     def __init__(self, workers: int) -> None:
         self.line = _Line()
+        """Jobs for whichever worker."""
         self._pinned = [_Line() for _ in range(workers)]
         self.waiting = 0
         """Jobs that are here."""

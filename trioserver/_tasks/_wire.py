@@ -19,6 +19,8 @@ import struct
 from collections.abc import Callable  # noqa: TC003  # cheap, and needed to read the signature
 from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
+from trioserver._tasks._payloads import MARSHAL_VERSION
+
 # seq, task id, attempt, kind, bytes of the body
 ORDER = struct.Struct("=QQIBQ")
 # seq, status, begun (CLOCK_MONOTONIC), seconds it ran, bytes of the body
@@ -88,9 +90,6 @@ Order: TypeAlias = "tuple[int, int, int, int, bytes | memoryview]"
 """seq, task id, attempt, `Kind`, body"""
 Report: TypeAlias = tuple[int, int, float, float, bytes]
 """seq, `Status`, begun (CLOCK_MONOTONIC), seconds that it ran, body"""
-
-_NO_INTERNING: Final = 2
-"""The version of marshal's format that looks for nothing twice."""
 
 RecordT = TypeVar("RecordT")
 
@@ -222,7 +221,7 @@ def pack_orders(orders: list[Order]) -> bytes:
     plain numbers and bytes only. Reports do not go this way: a task may have written them, and
     marshal trusts what it reads.
     """
-    body = marshal.dumps(orders, _NO_INTERNING)
+    body = marshal.dumps(orders, MARSHAL_VERSION)
     return ORDER.pack(0, 0, 0, Kind.MANY, len(body)) + body
 
 
